@@ -1,0 +1,1 @@
+"""Test a Co-op Cloud recipe on a real Docker Swarm."""
