@@ -168,3 +168,13 @@ image_hello_stage() {
   for applet in cat cp httpd ls mkdir mv rm sh tar wget; do ln -s busybox "$root/bin/$applet"; done
   sed "s/@VERSION@/$tag/" "$IMAGES/hello/index.html" >"$root/var/www/index.html"
 }
+
+# One tree for all versions: each holds the migrations up to its own.
+image_guestbook_stage() {
+  local context="$1" tag="$2" migration version
+  for migration in "$context"/migrations/*.sql; do
+    version="$(basename "$migration")"
+    version="${version%%-*}"
+    if [[ "$(printf '%s\n' "$version" "$tag" | sort -V | tail -n 1)" != "$tag" ]]; then rm "$migration"; fi
+  done
+}

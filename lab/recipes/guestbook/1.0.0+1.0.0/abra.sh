@@ -1,0 +1,1 @@
+# No configs and no commands.
