@@ -175,11 +175,13 @@ class StageResult(_Model):
         cause: Why it did not pass.
         version_before: The version that the app had when the stage began.
         version_after: The version that the app had when it ended.
+        selected: Whether it was asked for; a stage that was left out by the user counts on no ladder.
         steps: What was done, in order, with its duration.
     """
 
     stage: Stage
     variant: str = ""
+    selected: bool = True
     outcome: Outcome | None = None
     started_at: float | None = None
     duration_seconds: float = 0.0
@@ -288,7 +290,7 @@ class RunResult(_Model):
             found = [record for record in self.stages if record.stage in rung]
             if {record.stage for record in found} != set(rung):
                 break
-            if any(record.outcome not in (Outcome.PASS, Outcome.SKIP) for record in found):
+            if any(not one.selected or one.outcome not in (Outcome.PASS, Outcome.SKIP) for one in found):
                 break
             climbed += 1
         return climbed
