@@ -11,6 +11,8 @@ as_root() {
   fi
 }
 
+has_root() { ((EUID == 0)) || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
+
 # need_packages PACKAGE:PROGRAM...: install each Debian package whose program (a name on PATH, or a file) is missing.
 need_packages() {
   local pair program missing=()
