@@ -38,6 +38,7 @@ engine_start() {
     return
   fi
   engine_clear_stale /var/run/docker.pid dockerd
+  if engine_waits_for_other; then return; fi
   engine_clear_stale /var/run/docker/containerd/containerd.pid containerd
   if engine_spawn "$log"; then return; fi
   if [[ ${CI:-} == true ]] && grep -q '^panic\|swarmkit.*raft' "$log" && as_root test -d /var/lib/docker/swarm; then
@@ -64,6 +65,16 @@ engine_clear_stale() {
   as_root rm -f "$file"
 }
 
+# Somebody else's dockerd may be on its way up: true when it answers.
+engine_waits_for_other() {
+  local deadline=$((SECONDS + 30))
+  while [[ -e /var/run/docker.pid ]] && ((SECONDS < deadline)); do
+    if engine_answers; then return; fi
+    sleep 0.2 # its log is not ours to read
+  done
+  return 1
+}
+
 # Start dockerd and wait until it listens; false when it does not.
 engine_spawn() {
   local log="$1" pid tail_pid descriptor options=()
@@ -81,7 +92,7 @@ engine_spawn() {
       descriptor="${descriptor##*/}"
       if ((descriptor > 2)); then eval "exec $descriptor>&-"; fi
     done
-    as_root setsid /usr/sbin/dockerd "${options[@]}" </dev/null >>"$log" 2>&1 &
+    as_root env "PATH=$PATH:/usr/sbin:/sbin" setsid dockerd "${options[@]}" </dev/null >>"$log" 2>&1 &
     echo "$!" >"$log.pid"
   ) </dev/null >/dev/null 2>&1
   pid="$(<"$log.pid")"

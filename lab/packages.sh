@@ -34,8 +34,9 @@ need_packages() {
 apt_get() {
   local log
   log="$(mktemp)"
+  # Closed: our locks, which a daemon that a package starts would hold for its life.
   if as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" \
-    </dev/null >"$log" 2>&1; then
+    </dev/null >"$log" 2>&1 6>&- 7>&- 8>&- 9>&-; then
     rm -f "$log"
     return
   fi

@@ -77,22 +77,24 @@ image_key() {
 folder_hash() {
   (
     cd "$1" || exit
-    find . -name __pycache__ -prune -o -type f -perm -u=x -printf "%P\n" | LC_ALL=C sort
-    find . -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum
+    find . \( -name __pycache__ -o -name '.*_cache' \) -prune -o -type f -perm -u=x -printf '%P\n' | LC_ALL=C sort
+    find . \( -name __pycache__ -o -name '.*_cache' \) -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum
   ) | sha256sum | cut -d' ' -f1
 }
 
 image_debian() {
-  local ref=coopcloud-lab/debian:bookworm key started=$SECONDS
+  local ref=coopcloud-lab/debian:bookworm key id started=$SECONDS
   key="$({ echo "$DEBIAN_PACKAGES" && declare -f image_debian_root; } | sha256sum | cut -d' ' -f1)"
   if image_is_built "$ref" "$key"; then return; fi
   need_packages mmdebstrap:mmdebstrap debian-archive-keyring:/usr/share/keyrings/debian-archive-keyring.gpg
   say "building $ref (a Debian with $DEBIAN_PACKAGES, about half a minute)"
-  if ! image_debian_root 2>"$CACHE/mmdebstrap.log" |
-    docker import --change "LABEL $IMAGE_KEY_LABEL=$key" - "$ref" >/dev/null; then
+  # The name comes last: half a tree would be imported as well.
+  if ! id="$(image_debian_root 2>"$CACHE/mmdebstrap.log" |
+    docker import --change "LABEL $IMAGE_KEY_LABEL=$key" -)"; then
     tail -n 25 "$CACHE/mmdebstrap.log" >&2
     fail "could not build $ref: see above."
   fi
+  docker tag "$id" "$ref"
   say "built $ref in $((SECONDS - started)) s"
 }
 

@@ -34,8 +34,9 @@ recipe() {
     fail "the recipe $name has no variant \"$variant\"." "hint: one of $(recipe_variants "$name")"
 
   engine_up >&2
-  mapfile -t images < <(tool_images && cat "$RECIPES/$name/images")
-  images_build "${images[@]}" >&2
+  images="$(tool_images && cat "$RECIPES/$name/images")"
+  # shellcheck disable=SC2086  # one word each
+  images_build $images >&2
 
   need_packages git:git >&2
   key="$({ folder_hash "$RECIPES/$name" && declare -f recipe_make recipe_commit && echo "$variant"; } | sha256sum)"
@@ -86,7 +87,7 @@ recipe_steps() {
 recipe_step() {
   local source="$1" step="$2" work="$3"
   if [[ -d $source/$step ]]; then cp -R "$source/$step/." "$work"; fi
-  find "$work" -name __pycache__ -prune -exec rm -rf {} +
+  find "$work" \( -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +
   if [[ -f $source/$step.patch ]]; then git -C "$work" apply "$source/$step.patch"; fi
 }
 
