@@ -199,7 +199,7 @@ class Api:
             pause = _retry_after(response.headers.get("retry-after"), date or self._clock.time())
             raise self._failed(str(status), f"{what}: {status}", doubtful=status != 429, pause=pause)
         if status < 400:
-            raise self._failed(str(status), f"{what}: {status}, which is no answer to it")
+            raise self._failed(str(status), f"{what}: {status}, which is no answer to it", doubtful=True)
         self._metrics.api_errors.labels(self.server.value, str(status)).inc()
         self._failures = 0
         if status in (401, 403):

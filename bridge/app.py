@@ -57,11 +57,15 @@ class Bridge:
         forge = self.gitea.read.problem or self.gitea.write.problem
         drone = self.drone.api.problem
         late = self.poller.lag > LATE_CYCLES * self.settings.poll_interval
+        stuck, failing = self.worker.stuck, self.poller.failing
         return {
-            "status": "degraded" if forge or drone or late else "ok",
+            "status": "degraded" if forge or drone or late or stuck or failing else "ok",
             "forge": forge or "ok",
             "drone": drone or "ok",
             "poll_lag_seconds": round(self.poller.lag, 1),
+            "repositories_failing": len(failing),
+            "stuck": len(stuck),
+            "stuck_because": stuck[0] if stuck else "",
             "waiting": self.triggers.count(State.SEEN, State.AUTHORISED, State.TRIGGERING),
             "active": self.triggers.count(State.TRIGGERED),
         }

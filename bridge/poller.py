@@ -74,6 +74,11 @@ class Poller:
         """Seconds since everything had been read."""
         return self._clock.monotonic() - self._last_whole
 
+    @property
+    def failing(self) -> list[str]:
+        """The repositories whose comments could not be read at the last try."""
+        return sorted(self._failures)
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Look for comments until `stopping` is set."""
         while not stopping.is_set():

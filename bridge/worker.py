@@ -42,6 +42,7 @@ __all__ = ["Worker"]
 #: An answer of the members endpoint that is older than this is asked for again before a build is started.
 FRESH = 5.0
 AT_ONCE = 20
+STUCK = 3
 HOUR = 3600.0
 
 _VERDICTS = {
@@ -85,6 +86,7 @@ class _Work(enum.Enum):
 class _Later:
     failures: int
     moment: float
+    reason: str = ""
 
 
 class Worker:
@@ -121,6 +123,11 @@ class Worker:
         self._doubts: dict[tuple[int, str], float] = {}
         self._watched_at: float | None = None
         self._restarts_seen = 0
+
+    @property
+    def stuck(self) -> list[str]:
+        """Why rows that have gone wrong again and again do not come further."""
+        return [later.reason for later in self._later.values() if later.failures >= STUCK]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; `wake` says that there is something new."""
@@ -321,6 +328,12 @@ class Worker:
             await self._start(trigger)
         except _RefusalError as refusal:
             self._refuse(trigger, refusal.reason, refusal.hint)
+        except AwayError as error:
+            if not self._drone.api.resumes_in:
+                raise
+            # Drone is left alone for a while, whoever asks: this row keeps its place in front of the younger ones.
+            _log.info("wait for Drone", extra={"comment": trigger.comment, "reason": error.message})
+            raise _LaterError(0.0) from error
 
     async def _start(self, trigger: Trigger) -> None:
         if trigger.state is State.TRIGGERING:
@@ -783,7 +796,7 @@ class Worker:
         except (ApiError, ValueError) as error:
             failures = self._later[key].failures + 1 if key in self._later else 1
             delay = min(60.0, 0.25 * 2.0 ** min(failures, 10)) * random.uniform(0.6, 1.0)  # noqa: S311
-            self._later[key] = _Later(failures, self._clock.monotonic() + delay)
+            self._later[key] = _Later(failures, self._clock.monotonic() + delay, str(error)[:300])
             _log.warning(
                 "try again later",
                 extra={

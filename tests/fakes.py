@@ -494,7 +494,7 @@ class FakeDrone(FakeServer):
 
     # What a test, or a person in Drone, does.
 
-    def make(self, params: dict[str, str], status: str = "pending", **more: Any) -> dict[str, Any]:
+    def make(self, params: dict[str, str] | None, status: str = "pending", **more: Any) -> dict[str, Any]:
         number = len(self.builds) + 1
         build = {
             "id": number + 1000,
@@ -550,7 +550,7 @@ class FakeDrone(FakeServer):
         if self.mode == "null":
             return httpx.Response(200, content=b"null")
         if self.mode == "error":
-            return httpx.Response(200, json=self.make({}, "error", error="yaml: line 3: mapping values", params=None))
+            return httpx.Response(200, json=self.make(None, "error", error="yaml: line 3: mapping values"))
         if self.mode:
             return httpx.Response(int(self.mode), json={"message": "Not Found"})
         build = self.make(params)
