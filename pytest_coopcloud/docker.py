@@ -72,7 +72,7 @@ class Docker:
         with _engine_errors("open a connection"):
             kwargs: dict[str, Any] = {"base_url": self.host} if self.host else {}
             if self.host and "DOCKER_TLS_VERIFY" in os.environ:
-                kwargs = docker.utils.utils.kwargs_from_env()
+                kwargs = dict(docker.utils.utils.kwargs_from_env())
             self.api = docker.APIClient(version="auto", timeout=int(CALL_TIMEOUT), **kwargs)
         # Events are read on a connection of their own: a long stream must not take a place in the pool.
         self._kwargs = kwargs

@@ -65,7 +65,7 @@ class AppSession(requests.Session):
         for prefix, adapter in app.http.adapters.items():
             self.mount(prefix, adapter)
 
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; a relative address is below the app's own."""
         text = url.decode() if isinstance(url, bytes) else url
         kwargs.setdefault("timeout", 30)

@@ -61,6 +61,7 @@ class RecipeMeta(_Model):
             `{base_domain}` are filled in.
         extra_domains: More hosts of this app, for example `{run_id}-sandbox.{base_domain}`; filled in likewise. They must
             end in the base domain, so that the wildcard certificate fits.
+        secrets: Values of secrets that are not to be generated (`# generate=false`), by their name in the compose file.
         deploy_timeout: Seconds until a deployment must have converged; by default what the recipe's timeout label says.
         health_timeout: Seconds from convergence until the app must answer through the proxy.
         stage_timeout: Seconds that one stage may take.
@@ -76,6 +77,7 @@ class RecipeMeta(_Model):
     health_status: Statuses = (200,)
     extra_env: Mapping[str, str] = Field(default_factory=dict)
     extra_domains: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = Field(default_factory=dict)
     deploy_timeout: float | None = Field(default=None, gt=0)
     health_timeout: float = Field(default=60.0, gt=0)
     stage_timeout: float = Field(default=1800.0, gt=0)

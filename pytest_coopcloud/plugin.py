@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("coopcloud", "Co-op Cloud recipes")
 
     def add(option: str, **kwargs: object) -> None:
-        group.addoption(option, **kwargs)  # type: ignore[arg-type]
+        group.addoption(option, **kwargs)
 
     add(
         "--recipe",

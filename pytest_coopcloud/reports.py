@@ -32,7 +32,7 @@ from pytest_coopcloud.sources import Source, SourceSpec, fetch
 
 __all__ = ["TrialPlugin"]
 
-MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.SKIP: "–", Outcome.UNVERIFIED: "?"}
+MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.SKIP: "-", Outcome.UNVERIFIED: "?"}
 COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIP: "yellow", Outcome.UNVERIFIED: "red"}
 REPORT_FILE = "report.html"
 
@@ -130,7 +130,7 @@ class TrialPlugin:
         """Keep the order: stages, the recipe's own tests, teardown. Leave out the stages that were not asked for."""
         stages = [item for item in items if isinstance(item, StageItem)]
         others = [item for item in items if not isinstance(item, StageItem)]
-        left_out = [item for item in stages if item.stage not in self.stages]
+        left_out: list[pytest.Item] = [item for item in stages if item.stage not in self.stages]
         if Stage.RECIPE not in self.stages:
             left_out += others
             others = []
@@ -300,21 +300,20 @@ class TrialPlugin:
             lines.append("recipe: one app of a run is live at a time, so this runs in one process (-n is ignored)")
         return lines
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        """Print the table of stages, and the verdict as the last thing."""
-        if self.trial is None:
-            return
-        run = self.trial.run
-        write_summary(terminalreporter, run.result, run.folder)
-        if run.ledger.kept:
-            for line in keep_lines(run):
-                terminalreporter.write_line(line)
-
+    @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self) -> None:
-        """Say no more."""
+        """Print the table of stages, and the verdict as the last thing."""
         self._end()
         self.progress.close()
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if self.trial is None or reporter is None:
+            return
+        run = self.trial.run
+        # Whoever read this may be gone; a run does not end badly for that.
+        with contextlib.suppress(OSError):
+            write_summary(reporter, run.result, run.folder)
+            for line in keep_lines(run) if run.ledger.kept else ():
+                reporter.write_line(line)
 
 
 def write_summary(reporter: TerminalReporter, result: RunResult, folder: Path) -> None:

@@ -84,7 +84,7 @@ class Restic:
     def _run(self, argv: Sequence[str], volumes: Mapping[str, str]) -> str:
         """Run one command of restic in a container with these volumes, and return what it printed on standard output."""
         api = self.docker.api
-        binds = {self.volume: {"bind": "/repository", "mode": "rw"}}
+        binds: dict[str, Mapping[str, str]] = {self.volume: {"bind": "/repository", "mode": "rw"}}
         binds |= {volume: {"bind": data_path(volume), "mode": mode} for volume, mode in volumes.items()}
         container = ""
         try:

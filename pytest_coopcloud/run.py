@@ -204,8 +204,10 @@ class Run:
         try:
             with (self.folder / "reaper.log").open("ab") as log:
                 self._reaper = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py")), str(self.folder)]
-                    + [str(os.getpid()), str(reading), *descriptors],
+                    [
+                        *(sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py"))),
+                        *(str(self.folder), str(os.getpid()), str(reading), *descriptors),
+                    ],
                     cwd="/",
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -268,7 +270,9 @@ class Run:
     @property
     def head(self) -> Release:
         """The state under test."""
-        return Release(version="head", path=self.source.path, ref=self.source.ref, published=False)
+        return Release(
+            version=self.result.version or "head", path=self.source.path, ref=self.source.ref, published=False
+        )
 
     def published(self, version: str) -> Release:
         """Return a published version, checked out into a folder of its own."""
@@ -295,6 +299,7 @@ class Run:
                 allow=meta.allow,
                 progress=self.say,
                 log=self.folder / "commands.log",
+                secrets={key: self.fill(value) for key, value in meta.secrets.items()},
                 extra_domains=tuple(self.fill(domain) for domain in meta.extra_domains),
                 tool_images=self.options.tool_images,
             )
@@ -411,7 +416,10 @@ class Run:
 
     def prepare(self, release: Release, env: Mapping[str, str] | None = None) -> str:
         """Check a release and pull its images, before the clock of a stage starts; return the version it names."""
-        return self.deployer.prepare(release, env or {})
+        version = self.deployer.prepare(release, env or {})
+        if not release.published and not self.result.version:
+            self.result.version = version
+        return version
 
     def ensure_proxy(self) -> None:
         """Find or start the proxy, and make sure that nothing else answers for this run's name."""
@@ -455,11 +463,10 @@ class Run:
         self._app = App.of(self.docker, self.name, release.version, self.gateway)
         timeout = self.meta.deploy_timeout or self.deployment.timeout
         with self.step(record, "converge") as step:
-            began = time.monotonic()
 
             def look(state: StackState) -> None:
                 step.state = str(state)
-                self.say(f"{record.title}: {state}, {time.monotonic() - began:.0f} s")
+                self.say(f"{record.title}: {state}")
 
             wait(self.docker, self.name.stack, all_converged, timeout=timeout, changed=look)
         with self.step(record, f"answer at {self.meta.health_path}"):

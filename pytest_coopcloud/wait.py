@@ -122,7 +122,7 @@ def _service_state(raw: dict[str, Any], tasks: list[dict[str, Any]], stack: str)
     last = max(newest.values(), key=lambda task: str(task["CreatedAt"]), default=None)
     return ServiceState(
         name=str(spec["Name"]).removeprefix(f"{stack}_"),
-        wanted=_wanted(raw, mode, len(newest)),
+        wanted=_wanted(mode, len(newest)),
         ready=0 if stale else ready,
         update=str(update.get("State") or ""),
         update_message=str(update.get("Message") or ""),
@@ -143,7 +143,7 @@ def _slot(task: dict[str, Any]) -> str:
     return str(task.get("Slot") or task.get("NodeID") or task["ID"])
 
 
-def _wanted(raw: dict[str, Any], mode: dict[str, Any], seen: int) -> int:
+def _wanted(mode: dict[str, Any], seen: int) -> int:
     if "Replicated" in mode:
         return int(mode["Replicated"].get("Replicas", 1))
     if "ReplicatedJob" in mode:

@@ -102,6 +102,7 @@ class Site:
         allow: What the recipe may ask of the host.
         progress: Called with a line while something takes long.
         log: The file that commands and their output are appended to.
+        secrets: Values of secrets that are not generated, by name.
         extra_domains: More hosts that the recipe's routers may name.
         tool_images: An image for a tool, where the user names one.
     """
@@ -117,6 +118,7 @@ class Site:
     allow: Allow
     progress: Callable[[str], None]
     log: Path
+    secrets: Mapping[str, str] = field(default_factory=dict)
     extra_domains: tuple[str, ...] = ()
     tool_images: Mapping[str, str] = field(default_factory=dict)
 

@@ -143,7 +143,7 @@ class SwarmDeployer:
         docker, ledger = self.site.docker, self.site.ledger
         present = {raw["Spec"]["Name"] for raw in docker.secrets(name=self.site.name.prefix)}
         missing = [spec for spec in rendered.secrets if spec.docker_name not in present]
-        refused = [spec.name for spec in missing if not spec.generate and spec.env_key not in self.site.secrets]
+        refused = [spec.name for spec in missing if not spec.generate and spec.name not in self.site.secrets]
         if refused:
             raise BadRecipeError(
                 f"the recipe wants secrets that are not generated: {', '.join(refused)}",
@@ -212,7 +212,7 @@ class SwarmDeployer:
                     definition = model[kind][key] = {}
                 if not definition.get("external"):
                     definition["labels"] = {**(definition.get("labels") or {}), **self._labels}
-        escaped = _escape(model)
+        escaped: dict[str, Any] = _escape(model)
         for config in rendered.configs:
             if config.path is not None:
                 escaped["configs"][config.key]["file"] = str(config.path)
