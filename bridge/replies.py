@@ -347,5 +347,6 @@ def _plain(text: str, limit: int) -> str:
         char if char == "\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else " "
         for char in text[: limit * 4]
     )
-    kept = kept.replace("@", "＠").replace("<!--", "<! --")  # noqa: RUF001 - on purpose: it looks like one
+    # A sign that looks like one, and calls nobody.
+    kept = kept.replace("@", "\uff20").replace("<!--", "<! --")
     return kept if len(kept) <= limit else f"{kept[: limit - 1]}…"
