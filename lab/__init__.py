@@ -1,0 +1,1 @@
+"""The whole system on one machine: a real forge, a real CI engine, and what we put between them."""
