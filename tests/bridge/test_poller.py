@@ -312,12 +312,6 @@ async def test_two_hundred_repositories_take_no_time_and_no_memory(make_world: M
             if cycle % (cycles // 6) == cycles // 6 - 1:
                 gc.collect()
                 levels.append(_held())
-                    sum(
-                        s.size
-                        for s in tracemalloc.take_snapshot().statistics("filename")
-                        if "/bridge/" in s.traceback[0].filename
-                    )
-                )
     finally:
         tracemalloc.stop()
 
