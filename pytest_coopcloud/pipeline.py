@@ -158,7 +158,9 @@ def _pytest(arguments: Sequence[str]) -> int:
     import pytest
 
     # In this process, not in a child: a runner that gives up kills one process, and that is to be the one that cleans up.
-    return int(pytest.main([*arguments, "--color=no"]))
+    # So the plugin's package is imported already; its asserts need no rewriting.
+    quiet = "-Wignore:Module already imported:pytest.PytestAssertRewriteWarning"
+    return int(pytest.main([*arguments, "--color=no", quiet]))
 
 
 if __name__ == "__main__":
