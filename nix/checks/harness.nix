@@ -1,0 +1,6 @@
+{
+  coopcloud-ci = {
+    swarm.enable = true;
+    harness.enable = true;
+  };
+}

@@ -1,0 +1,1 @@
+{coopcloud-ci.swarm.enable = true;}
