@@ -69,8 +69,8 @@ def parse(body: str) -> Command | None:
         # Nothing but the command: blanks in front of it were typed by accident, not to show code.
         body = alone
     for line in _own_lines(body):
-        words = line.split()
-        if words and words[0] == WORD:
+        words = re.split(r"[ \t]+", line)
+        if words[0] == WORD:
             return _command(words[1:])
     return None
 

@@ -243,17 +243,17 @@ class FakeGitea(FakeServer):
         comments = self.repos[repo.lower()].comments.values()
         return [one for one in comments if one.user == self.BOT and number in (None, one.number)]
 
-    def payload(self, repo: str, comment: FakeComment, **changes: Any) -> dict[str, Any]:
+    def payload(self, repo: str, said: FakeComment, **changes: Any) -> dict[str, Any]:
         """The webhook of a new comment."""
         found = self.repos[repo.lower()]
-        pull = found.pulls[comment.number]
+        pull = found.pulls[said.number]
         data: dict[str, Any] = {
             "action": "created",
             "is_pull": pull.is_pull,
             "issue": {"number": pull.number, "state": pull.state},
-            "comment": self._comment_json(found, comment),
+            "comment": self._comment_json(found, said),
             "repository": {"full_name": found.full_name},
-            "sender": {"id": comment.user, "login": self.users.get(comment.user, "Ghost")},
+            "sender": {"id": said.user, "login": self.users.get(said.user, "Ghost")},
             "pull_request": {"number": pull.number, "head": {"sha": pull.sha}},
         }
         return {**data, **changes}

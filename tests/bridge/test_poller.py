@@ -268,7 +268,7 @@ def _resident() -> int:
 @pytest.mark.parametrize(
     "cycles",
     [
-        60,
+        24,
         pytest.param(
             1000,
             marks=[
