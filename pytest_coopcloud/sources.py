@@ -316,7 +316,8 @@ def _from_mirror(spec: SourceSpec, mirrors: Path, workdir: Path) -> Source:
                 # Tags of upstream count as well; those of the repository itself win.
                 _fetch(git, spec.upstream, "refs/tags/*:refs/tags/*", prune=False)
         repository = workdir.with_name(f"{workdir.name}.git")
-        git(
+        # The mirror is a folder of ours, whatever the recipe's own address may speak.
+        _Git(mirror, f"{spec.protocols}:file")(
             "clone",
             "--quiet",
             "--bare",
