@@ -30,7 +30,7 @@ import urllib3.util.connection
 
 from pytest_coopcloud.docker import Docker
 from pytest_coopcloud.errors import BadInputError, EngineError
-from pytest_coopcloud.inventory import PROXY_LABEL
+from pytest_coopcloud.inventory import PROXY_LABEL, state_label
 from pytest_coopcloud.ledger import Lock
 from pytest_coopcloud.results import CauseClass
 from pytest_coopcloud.tools import tool_image
@@ -48,7 +48,8 @@ __all__ = [
 
 #: The network that every web recipe names as external.
 PROXY_NETWORK = "proxy"
-CONTAINER = "coopcloud-ci-proxy"
+#: With the name of the state directory: runs of another one have a proxy, and a CA, of their own.
+CONTAINER = "coopcloud-ci-proxy-{}"
 START_TIMEOUT = 30.0
 
 
@@ -210,11 +211,16 @@ def borrow_proxy(docker: Docker, base_domain: str, state: Path, users: Lock, *, 
         starting.exclusive()
         _ensure_network(docker)
         certificate = _ensure_certificate(state, base_domain)
-        port = _running_port(docker, base_domain)
+        name = _container(state)
+        port = _running_port(docker, name, base_domain)
         if port is None:
-            docker.remove("container", CONTAINER)
-            port = _start(docker, base_domain, certificate, tool_image(docker, "traefik", image))
-    return Proxy(Gateway("127.0.0.1", port, certificate / "ca.pem"), ours=True, title=f"our own Traefik ({CONTAINER})")
+            docker.remove("container", name)
+            port = _start(docker, name, base_domain, certificate, tool_image(docker, "traefik", image))
+    return Proxy(Gateway("127.0.0.1", port, certificate / "ca.pem"), ours=True, title=f"our own Traefik ({name})")
+
+
+def _container(state: Path) -> str:
+    return CONTAINER.format(state_label(state.parent))
 
 
 def release_proxy(docker: Docker, users: Lock) -> bool:
@@ -222,7 +228,7 @@ def release_proxy(docker: Docker, users: Lock) -> bool:
     if not users.try_exclusive():
         return False
     try:
-        docker.remove("container", CONTAINER)
+        docker.remove("container", _container(users.path.parent))
         for network in docker.networks(label=PROXY_LABEL):
             until = time.monotonic() + 10
             while not docker.remove("network", network["Id"]) and time.monotonic() < until:
@@ -285,8 +291,8 @@ def _ensure_certificate(state: Path, base_domain: str) -> Path:
     return folder
 
 
-def _running_port(docker: Docker, base_domain: str) -> int | None:
-    for container in docker.containers(label=f"{PROXY_LABEL}={base_domain}", status="running"):
+def _running_port(docker: Docker, name: str, base_domain: str) -> int | None:
+    for container in docker.containers(label=f"{PROXY_LABEL}={base_domain}", status="running", name=f"^/?{name}$"):
         for port in container.get("Ports") or []:
             if port.get("PrivatePort") == 443 and port.get("PublicPort"):
                 return int(port["PublicPort"])
@@ -309,12 +315,12 @@ _ARGUMENTS = (
 )
 
 
-def _start(docker: Docker, base_domain: str, certificate: Path, image: str) -> int:
+def _start(docker: Docker, name: str, base_domain: str, certificate: Path, image: str) -> int:
     api = docker.api
     made = api.create_container(
         image,
         command=list(_ARGUMENTS),
-        name=CONTAINER,
+        name=name,
         labels={PROXY_LABEL: base_domain},
         ports=[443],
         host_config=api.create_host_config(
@@ -339,16 +345,16 @@ def _start(docker: Docker, base_domain: str, certificate: Path, image: str) -> i
             "server.pem": (certificate / "server.pem").read_bytes(),
             "key.pem": (certificate / "key.pem").read_bytes(),
         }
-        for name, content in {**files, "dynamic.yml": json.dumps(dynamic).encode()}.items():
-            member = tarfile.TarInfo(f"coopcloud/{name}")
+        for file, content in {**files, "dynamic.yml": json.dumps(dynamic).encode()}.items():
+            member = tarfile.TarInfo(f"coopcloud/{file}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     api.put_archive(made["Id"], "/", packed.getvalue())
     api.start(made["Id"])
-    port = _running_port(docker, base_domain)
+    port = _running_port(docker, name, base_domain)
     if port is None:
         log = docker.logs(made["Id"], tail=20)
-        docker.remove("container", CONTAINER)
+        docker.remove("container", name)
         raise EngineError(f"our own Traefik did not start from image {image}:\n{log}")
     return port
 
