@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lab import control, rounds
 from lab.builds import BuildError
+from lab.gitea import Forge
 from lab.processes import LabError, find, log_file
 from lab.state import CI_REPO, ORG, Lab, default_folder
 
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         ("up", _up, "build what is missing and start everything; again: print how to use it"),
         ("status", _status, "say what runs, and where"),
         ("down", _down, "stop everything and remove all that it made"),
+        ("push", _push, "make this checkout's HEAD the CI repository's, which runs its fast tests"),
         ("help", _help, "print this"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -86,6 +88,7 @@ def _guide(lab: Lab) -> str:
         "what next",
         f"  ./dev lab testme {first:<20} comment !testme as maya, and follow the answer",
         "  ./dev lab testme guestbook --break-upgrade   the same with an upgrade that loses data",
+        "  ./dev lab push                       test with this checkout's newest commit",
         "  ./dev lab logs bridge",
         "  ./dev lab down                       stop everything and remove all that it made",
     ]
@@ -102,6 +105,16 @@ def _status(_: argparse.Namespace) -> int:
     up = control.is_up(lab)
     print("the lab is up" if up else "the lab is not up\n\nhint: `./dev lab up`")
     return 0 if up else 1
+
+
+def _push(_: argparse.Namespace) -> int:
+    lab = Lab.open(default_folder())
+    if not control.is_up(lab):
+        raise LabError("the lab is not up.\n\nhint: `./dev lab up`")
+    with Forge(lab) as forge:
+        commit = control.push_ci(lab, forge)
+    print(f"{CI_REPO} is at {commit[:12]}: {lab.url('drone')}/{CI_REPO}")
+    return 0
 
 
 def _down(_: argparse.Namespace) -> int:

@@ -93,8 +93,6 @@ def up(
     with locked(folder):
         lab = Lab.open(folder)
         if not only and is_up(lab):
-            with Forge(lab) as forge:
-                push_ci(lab, forge)
             say("the lab is up already")
             return lab
         built = {program.name: _built(program.name, say) for program in PROGRAMS}
