@@ -158,9 +158,10 @@ def _pytest(arguments: Sequence[str]) -> int:
     import pytest
 
     # In this process, not in a child: a runner that gives up kills one process, and that is to be the one that cleans up.
-    # So the plugin's package is imported already; its asserts need no rewriting.
-    quiet = "-Wignore:Module already imported:pytest.PytestAssertRewriteWarning"
-    return int(pytest.main([*arguments, "--color=no", quiet]))
+    # So the plugin's package is imported already; its asserts need no rewriting. Said where it does not become a part of the
+    # command that repeats the run.
+    os.environ["PYTEST_ADDOPTS"] = "'-Wignore:Module already imported:pytest.PytestAssertRewriteWarning'"
+    return int(pytest.main(list(arguments)))
 
 
 if __name__ == "__main__":
