@@ -86,6 +86,7 @@ class Gitea:
     def __init__(self, read: Api, write: Api) -> None:
         self.read = read
         self.write = write
+        self._me: int | None = None
 
     async def date(self) -> float:
         """Return the forge's own time."""
@@ -93,7 +94,9 @@ class Gitea:
 
     async def me(self) -> int:
         """Return the bot's number."""
-        return int(_object(await self.write.ask("GET", "/user"))["id"])
+        if self._me is None:
+            self._me = int(_object(await self.write.ask("GET", "/user"))["id"])
+        return self._me
 
     async def changed_pulls(self, owner: str, since: float) -> Found:
         """Find the open pull requests in all repositories of `owner` that changed since `since`."""

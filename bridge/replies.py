@@ -164,10 +164,6 @@ class Replies:
         self.links = links
         self._org = org
 
-    def marker(self, trigger: Trigger) -> str:
-        """Return the last line of our comment about `trigger`."""
-        return marker(trigger.comment)
-
     def refused(self, trigger: Trigger, reason: Reason, *, hint: str = "") -> str:
         """Say why nothing was started, and what to do; `hint` is outside text."""
         return _comment(trigger, self._refusal(reason, hint))

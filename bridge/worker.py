@@ -12,29 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import logging
-import random
 import statistics
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from bridge import commands
-from bridge.api import ApiError, AwayError, RefusedError
+from bridge.api import ApiError, AwayError
 from bridge.clock import Clock
 from bridge.commands import Command, Verb
-from bridge.comments import Comment
+from bridge.delivery import Delivery
 from bridge.drone import Build, BuildRequest, BuildStatus, Drone
 from bridge.enrolment import Enrolment
-from bridge.gitea import CommitState, Gitea, Pull
+from bridge.gitea import CommitState, Gitea
 from bridge.metrics import Metrics
+from bridge.patience import LaterError, Patience, Work
 from bridge.replies import ONCE, SILENT, Note, Reason, Replies
 from bridge.runs import Runs
 from bridge.settings import Settings
 from bridge.triggers import Outcome, ReplyState, State, Trigger, Triggers
-from pytest_coopcloud.errors import BadInputError, BadNameError, CoopCloudError
-from pytest_coopcloud.naming import check_recipe_name
+from bridge.vetting import RefusalError, Vetting
+from pytest_coopcloud.errors import BadInputError, CoopCloudError
 from pytest_coopcloud.results import RunResult, Verdict
 
 __all__ = ["Worker"]
@@ -42,7 +40,6 @@ __all__ = ["Worker"]
 #: An answer of the members endpoint that is older than this is asked for again before a build is started.
 FRESH = 5.0
 AT_ONCE = 20
-STUCK = 3
 HOUR = 3600.0
 
 _VERDICTS = {
@@ -55,38 +52,6 @@ _COMMIT_STATES = {Outcome.PASSED: CommitState.SUCCESS, Outcome.FAILED: CommitSta
 _RUN_STATES = (State.SEEN, State.AUTHORISED, State.TRIGGERING, State.TRIGGERED)
 
 _log = logging.getLogger(__name__)
-
-
-class _LaterError(Exception):
-    """Not now, and nothing is wrong: come back in `delay` seconds."""
-
-    def __init__(self, delay: float) -> None:
-        super().__init__(delay)
-        self.delay = delay
-
-
-class _RefusalError(Exception):
-    """The command starts nothing, for `reason`; `hint` is outside text."""
-
-    def __init__(self, reason: Reason, hint: str = "") -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-        self.hint = hint
-
-
-class _Work(enum.Enum):
-    """What is done on a row, each with a patience of its own."""
-
-    ADVANCE = "advance"
-    FOLLOW = "follow"
-    DELIVER = "deliver"
-
-
-@dataclass(frozen=True)
-class _Later:
-    failures: int
-    moment: float
-    reason: str = ""
 
 
 class Worker:
@@ -110,24 +75,23 @@ class Worker:
         self._gitea = gitea
         self._drone = drone
         self._triggers = triggers
-        self._enrolment = enrolment
         self._runs = runs
         self._replies = replies
         self._clock = clock
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(settings.poll_parallel)
-        self._bot: int | None = None
-        self._later: dict[tuple[int, _Work], _Later] = {}
+        self._patience = Patience(clock, parallel=settings.poll_parallel, in_doubt=settings.in_doubt)
+        self._vetting = Vetting(settings, gitea=gitea, triggers=triggers, enrolment=enrolment, clock=clock)
+        self._delivery = Delivery(
+            settings, gitea=gitea, triggers=triggers, patience=self._patience, clock=clock, metrics=metrics
+        )
         self._fresh: dict[int, float] = {}
-        self._heads: dict[int, tuple[str, float]] = {}
-        self._doubts: dict[tuple[int, str], float] = {}
         self._watched_at: float | None = None
         self._restarts_seen = 0
 
     @property
     def stuck(self) -> list[str]:
         """Why rows that have gone wrong again and again do not come further."""
-        return [later.reason for later in self._later.values() if later.failures >= STUCK]
+        return self._patience.stuck
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; `wake` says that there is something new."""
@@ -142,7 +106,7 @@ class Worker:
 
     async def tick(self) -> float:
         """Do what can be done now; return after how many seconds there is more to do."""
-        await self._each(_Work.ADVANCE, self._look_at, self._due(State.SEEN))
+        await self._patience.each(Work.ADVANCE, self._look_at, self._due(State.SEEN))
         more = await self._start_all()
         await self._watch()
         await self._deliver_all()
@@ -156,106 +120,20 @@ class Worker:
     async def _look_at(self, trigger: Trigger) -> None:
         try:
             await self._look(trigger)
-        except _RefusalError as refusal:
+        except RefusalError as refusal:
             self._refuse(trigger, refusal.reason, refusal.hint)
 
     async def _look(self, trigger: Trigger) -> Trigger:
-        """Ask the forge whether this comment may start a build now, and pin its commit.
-
-        Raises:
-            _RefusalError: It may not.
-            _LaterError: It is too early to know.
-            ApiError: The forge did not say.
-        """
-        if self._clock.time() - trigger.seen_at > self._settings.comment_max_age:
-            raise _RefusalError(Reason.TOO_OLD)
-        comment = await self._gitea.comment(trigger.repo, trigger.comment, trigger.created_at)
-        command = await self._judge(trigger, comment)
-        pull = await self._gitea.pull(trigger.repo, trigger.pr)
-        if pull is None:
-            raise _RefusalError(Reason.PLAIN_ISSUE)
-        if not pull.open:
-            raise _RefusalError(Reason.CLOSED)
-        refusal: _RefusalError | None = None
-        sha = trigger.sha
-        if command.verb is Verb.RUN:
-            try:
-                sha = await self._pin(trigger, pull)
-            except _RefusalError as error:
-                refusal = error
-        if not await self._may(trigger):
-            raise _RefusalError(Reason.NOT_MEMBER)
-        if refusal is not None:
-            raise refusal
+        """Have a command vetted and carry it out, but for a build: that is only authorised."""
+        vetted = await self._vetting.vet(trigger)
+        command = vetted.command
         if command.verb is Verb.RUN:
             self._fresh[trigger.key] = self._clock.monotonic()
-            return self._triggers.change(trigger, state=State.AUTHORISED, sha=sha, repo=pull.repo)
+            return self._triggers.change(trigger, state=State.AUTHORISED, sha=vetted.sha, repo=vetted.repo)
         if command.verb is Verb.CANCEL:
             await self._cancel(trigger)
             return trigger
-        raise _RefusalError(Reason.HELP if command.verb is Verb.HELP else Reason.UNKNOWN_WORD, hint=command.unknown)
-
-    async def _judge(self, trigger: Trigger, comment: Comment | None) -> Command:
-        """Check the comment as the forge has it now against what was written down, and return its command."""
-        if comment is None:
-            raise _RefusalError(Reason.GONE)
-        ignored = {name.lower() for name in self._settings.ignore_users}
-        if comment.author_id <= 0 or comment.imported or comment.author.lower() in ignored:
-            raise _RefusalError(Reason.BOT)
-        if comment.author_id == await self._me():
-            raise _RefusalError(Reason.BOT)
-        if comment.edited:
-            raise _RefusalError(Reason.EDITED)
-        command = commands.parse(comment.body)
-        if command is None or command.words != trigger.words or comment.author_id != trigger.author_id:
-            raise _RefusalError(Reason.CHANGED)
-        if comment.pr != trigger.pr:
-            raise _RefusalError(Reason.PLAIN_ISSUE if comment.pr == 0 else Reason.CHANGED)
-        if not self._enrolment.has(trigger.repo):
-            if not self._enrolment.complete:
-                raise _LaterError(1.0)
-            raise _RefusalError(Reason.NOT_ENROLLED)
-        if comment.author != trigger.author:
-            self._triggers.change(trigger, author=comment.author)
-        return command
-
-    async def _pin(self, trigger: Trigger, pull: Pull) -> str:
-        """Return the commit that was the head when the comment was made, or refuse where that is not certain."""
-        try:
-            check_recipe_name(trigger.recipe)
-        except BadNameError:
-            raise _RefusalError(Reason.BAD_NAME, trigger.recipe) from None
-        now = self._gitea.read.date or self._clock.time()
-        if now - trigger.created_at > self._settings.comment_max_age:
-            raise _RefusalError(Reason.TOO_OLD)
-        if trigger.sha:
-            return trigger.sha
-        ref = await self._gitea.pull_ref(pull.repo, pull.number)
-        if await self._gitea.pushed_since(pull, trigger.created_at):
-            raise _RefusalError(Reason.HEAD_MOVED)
-        if not pull.sha or (ref is not None and ref != pull.sha):
-            # A push that the forge has not dealt with yet: once it has, the timeline tells of it.
-            self._heads.pop(trigger.key, None)
-            raise _LaterError(1.0)
-        head, since = self._heads.setdefault(trigger.key, (pull.sha, self._clock.monotonic()))
-        if head != pull.sha:
-            raise _RefusalError(Reason.HEAD_MOVED)
-        left = since + self._settings.settle - self._clock.monotonic()
-        if left > 0:
-            raise _LaterError(left)
-        return pull.sha
-
-    async def _may(self, trigger: Trigger) -> bool:
-        author = self._triggers.get(trigger.key).author
-        if not await self._gitea.is_member(self._settings.members_org, author):
-            return False
-        # Logins change hands; the number does not.
-        return await self._gitea.user_id(author) == trigger.author_id
-
-    async def _me(self) -> int:
-        if self._bot is None:
-            self._bot = await self._gitea.me()
-        return self._bot
+        raise RefusalError(Reason.HELP if command.verb is Verb.HELP else Reason.UNKNOWN_WORD, hint=command.unknown)
 
     def _refuse(self, trigger: Trigger, reason: Reason, hint: str = "") -> None:
         self._metrics.refusals.labels(reason.value).inc()
@@ -300,7 +178,7 @@ class Worker:
             elif row.stop_by == trigger.author and (row.ended_at or 0.0) >= trigger.seen_at:
                 stopped = True
         if not stopped:
-            raise _RefusalError(Reason.NOTHING_TO_CANCEL)
+            raise RefusalError(Reason.NOTHING_TO_CANCEL)
         await self._acknowledge(trigger, Outcome.DONE)
 
     async def _acknowledge(self, trigger: Trigger, outcome: Outcome) -> None:
@@ -317,7 +195,7 @@ class Worker:
         """Start what is authorised, the oldest first; say whether there is more that could be started now."""
         rows = self._due(State.AUTHORISED, State.TRIGGERING)
         for trigger in rows[:AT_ONCE]:
-            await self._guard(_Work.ADVANCE, self._start_one, trigger)
+            await self._patience.guard(Work.ADVANCE, self._start_one, trigger)
             if self._drone.api.resumes_in:
                 self._say_waiting()
                 return False
@@ -326,14 +204,14 @@ class Worker:
     async def _start_one(self, trigger: Trigger) -> None:
         try:
             await self._start(trigger)
-        except _RefusalError as refusal:
+        except RefusalError as refusal:
             self._refuse(trigger, refusal.reason, refusal.hint)
         except AwayError as error:
             if not self._drone.api.resumes_in:
                 raise
             # Drone is left alone for a while, whoever asks: this row keeps its place in front of the younger ones.
             _log.info("wait for Drone", extra={"comment": trigger.comment, "reason": error.message})
-            raise _LaterError(0.0) from error
+            raise LaterError(0.0) from error
 
     async def _start(self, trigger: Trigger) -> None:
         if trigger.state is State.TRIGGERING:
@@ -369,7 +247,7 @@ class Worker:
                 stages=command.stages,
             )
         except BadInputError:
-            raise _RefusalError(Reason.BAD_NAME, trigger.recipe) from None
+            raise RefusalError(Reason.BAD_NAME, trigger.recipe) from None
         for other in self._others(trigger):
             if other.sha != trigger.sha and not other.stop:
                 self._triggers.change(other, stop=Outcome.SUPERSEDED.value, stop_by=trigger.author)
@@ -379,7 +257,7 @@ class Worker:
             build = await self._drone.create(request)
         except AwayError as error:
             if error.doubtful:
-                self._doubts[trigger.key, "build"] = self._clock.monotonic()
+                self._patience.doubt(trigger, Work.ADVANCE)
             else:
                 self._triggers.change(trigger, state=State.AUTHORISED)
             raise
@@ -393,19 +271,11 @@ class Worker:
         found = await self._drone.find(trigger.comment, newer_than=trigger.floor or 0)
         if found is not None:
             return self._started(trigger, found, how="found")
-        self._wait_in_doubt(trigger, "build")
+        self._patience.wait_in_doubt(trigger, Work.ADVANCE)
         return self._triggers.change(trigger, state=State.AUTHORISED)
 
-    def _wait_in_doubt(self, trigger: Trigger, what: str) -> None:
-        """Raise `_LaterError` until a request with a lost answer has had the time to show its effect."""
-        since = self._doubts.setdefault((trigger.key, what), self._clock.monotonic())
-        left = since + self._settings.in_doubt - self._clock.monotonic()
-        if left > 0:
-            raise _LaterError(left)
-        del self._doubts[trigger.key, what]
-
     def _started(self, trigger: Trigger, build: Build | None, *, how: str) -> Trigger:
-        self._doubts.pop((trigger.key, "build"), None)
+        self._patience.settled(trigger, Work.ADVANCE)
         self._watched_at = None
         if build is None:
             return self._end(trigger, Outcome.ERROR, note=Note.NO_PIPELINE)
@@ -453,11 +323,11 @@ class Worker:
         since = self._clock.time() - HOUR
         limits = self._settings
         if self._triggers.count(State.TRIGGERING, State.TRIGGERED) >= limits.limit_active:
-            raise _RefusalError(Reason.ACTIVE_LIMIT)
+            raise RefusalError(Reason.ACTIVE_LIMIT)
         if self._triggers.started_since(since, author_id=trigger.author_id) >= limits.limit_user_hour:
-            raise _RefusalError(Reason.USER_LIMIT)
+            raise RefusalError(Reason.USER_LIMIT)
         if self._triggers.started_since(since, repo=trigger.repo) >= limits.limit_repo_hour:
-            raise _RefusalError(Reason.REPO_LIMIT)
+            raise RefusalError(Reason.REPO_LIMIT)
 
     def _say_waiting(self) -> None:
         for trigger in self._triggers.unfinished(State.AUTHORISED):
@@ -488,7 +358,7 @@ class Worker:
             await self._follow(trigger, build, builds, now)
 
         rows = self._triggers.unfinished(State.TRIGGERED)
-        await self._each(_Work.FOLLOW, follow, rows)
+        await self._patience.each(Work.FOLLOW, follow, rows)
         self._runs.forget({row.run_id for row in rows})
 
     async def _follow(self, trigger: Trigger, build: Build | None, builds: list[Build], now: float) -> None:
@@ -672,153 +542,14 @@ class Worker:
 
     async def _deliver_all(self) -> None:
         rows = [row for row in self._triggers.unfinished() if row.undelivered or row.state is State.ENDED]
-        await self._each(_Work.DELIVER, self._deliver, [row for row in rows if self._is_due(row, _Work.DELIVER)])
-
-    async def _deliver(self, trigger: Trigger) -> None:
-        if trigger.wanted != trigger.reply_text and self._edit_wait(trigger) <= 0:
-            trigger = await self._deliver_comment(trigger)
-        if trigger.status_wanted != trigger.status_text:
-            trigger = await self._deliver_status(trigger)
-        if trigger.state is State.ENDED and not trigger.undelivered:
-            self._triggers.change(trigger, state=State.FINAL)
-
-    async def _deliver_comment(self, trigger: Trigger) -> Trigger:
-        if trigger.reply_state is ReplyState.POSTING:
-            trigger = await self._recover_comment(trigger)
-        try:
-            if trigger.reply_state is ReplyState.NONE:
-                return await self._post(trigger)
-            if trigger.reply_state is ReplyState.POSTED and self._edit_wait(trigger) <= 0:
-                return await self._edit(trigger)
-        except RefusedError as error:
-            if error.status == 401:
-                raise
-            # Locked, blocked or archived: the test goes on without a comment.
-            _log.warning("no comment", extra={"comment": trigger.comment, "reason": error.message})
-            return self._triggers.change(trigger, reply_state=ReplyState.REFUSED)
-        return trigger
-
-    async def _post(self, trigger: Trigger) -> Trigger:
-        trigger = self._triggers.change(trigger, reply_state=ReplyState.POSTING)
-        try:
-            number = await self._gitea.post_comment(trigger.repo, trigger.pr, trigger.wanted)
-        except AwayError as error:
-            if error.doubtful:
-                self._doubts[trigger.key, "comment"] = self._clock.monotonic()
-            else:
-                self._triggers.change(trigger, reply_state=ReplyState.NONE)
-            raise
-        except ApiError:
-            self._triggers.change(trigger, reply_state=ReplyState.NONE)
-            raise
-        return self._delivered(trigger, number)
-
-    async def _edit(self, trigger: Trigger) -> Trigger:
-        assert trigger.reply_id is not None
-        if await self._gitea.edit_comment(trigger.repo, trigger.reply_id, trigger.wanted):
-            return self._delivered(trigger, trigger.reply_id)
-        _log.info("our comment was deleted", extra={"comment": trigger.comment})
-        return self._triggers.change(trigger, reply_state=ReplyState.GONE)
-
-    async def _recover_comment(self, trigger: Trigger) -> Trigger:
-        """Find out whether a comment that was sent was written."""
-        number = await self._gitea.find_comment(
-            trigger.repo,
-            trigger.pr,
-            marker=self._replies.marker(trigger),
-            author_id=await self._me(),
-            since=trigger.created_at,
-        )
-        if number is None:
-            self._wait_in_doubt(trigger, "comment")
-            return self._triggers.change(trigger, reply_state=ReplyState.NONE)
-        self._doubts.pop((trigger.key, "comment"), None)
-        return self._triggers.change(
-            trigger, reply_state=ReplyState.POSTED, reply_id=number, reply_text="", reply_at=self._clock.time()
+        await self._patience.each(
+            Work.DELIVER, self._delivery.deliver, [row for row in rows if self._patience.is_due(row, Work.DELIVER)]
         )
 
-    def _delivered(self, trigger: Trigger, number: int) -> Trigger:
-        self._metrics.writes.labels("comment").inc()
-        return self._triggers.change(
-            trigger,
-            reply_state=ReplyState.POSTED,
-            reply_id=number,
-            reply_text=trigger.wanted,
-            reply_at=self._clock.time(),
-        )
-
-    async def _deliver_status(self, trigger: Trigger) -> Trigger:
-        state, description, url = trigger.status_wanted.split("|", 2)
-        try:
-            await self._gitea.set_status(
-                trigger.repo,
-                trigger.sha,
-                CommitState(state),
-                context=self._settings.status_context,
-                description=description,
-                url=url,
-            )
-        except RefusedError as error:
-            if error.status == 401:
-                raise
-            # The bot may not write there, or the commit is gone: the comment has to do.
-            _log.warning("no commit status", extra={"comment": trigger.comment, "reason": error.message})
-        else:
-            self._metrics.writes.labels("status").inc()
-        return self._triggers.change(trigger, status_text=trigger.status_wanted)
-
-    def _edit_wait(self, trigger: Trigger) -> float:
-        """Seconds until our comment may be changed again."""
-        if trigger.reply_at is None or trigger.reply_state is not ReplyState.POSTED:
-            return 0.0
-        left = trigger.reply_at + self._settings.edit_interval - self._clock.time()
-        # The clock was set back: rather one edit too early than none for hours.
-        return left if left <= self._settings.edit_interval else 0.0
-
-    # When to come back to a row, and what to forget.
-
-    async def _each(
-        self, what: _Work, work: Callable[[Trigger], Coroutine[Any, Any, None]], rows: Iterable[Trigger]
-    ) -> None:
-        async def one(trigger: Trigger) -> None:
-            async with self._slots:
-                await self._guard(what, work, trigger)
-
-        await asyncio.gather(*(one(trigger) for trigger in rows))
-
-    async def _guard(self, what: _Work, work: Callable[[Trigger], Coroutine[Any, Any, None]], trigger: Trigger) -> None:
-        """Do `work` on a row; where it goes wrong, come back to that row later, and to the others now."""
-        key = trigger.key, what
-        try:
-            await work(trigger)
-        except _LaterError as later:
-            self._later[key] = _Later(0, self._clock.monotonic() + later.delay)
-        except (ApiError, ValueError) as error:
-            failures = self._later[key].failures + 1 if key in self._later else 1
-            delay = min(60.0, 0.25 * 2.0 ** min(failures, 10)) * random.uniform(0.6, 1.0)  # noqa: S311
-            self._later[key] = _Later(failures, self._clock.monotonic() + delay, str(error)[:300])
-            _log.warning(
-                "try again later",
-                extra={
-                    "repo": trigger.repo,
-                    "comment": trigger.comment,
-                    "work": what.value,
-                    "reason": str(error)[:300],
-                    "failures": failures,
-                },
-            )
-        else:
-            self._later.pop(key, None)
+    # When to come back, and what to forget.
 
     def _due(self, *states: State) -> list[Trigger]:
-        return [row for row in self._triggers.unfinished(*states) if self._is_due(row, _Work.ADVANCE)]
-
-    def _is_due(self, trigger: Trigger, what: _Work) -> bool:
-        return self._left(trigger, what) <= 0
-
-    def _left(self, trigger: Trigger, what: _Work) -> float:
-        later = self._later.get((trigger.key, what))
-        return 0.0 if later is None else later.moment - self._clock.monotonic()
+        return [row for row in self._triggers.unfinished(*states) if self._patience.is_due(row, Work.ADVANCE)]
 
     def _delay(self, rows: list[Trigger]) -> float:
         """Seconds until one of `rows` can be brought further."""
@@ -826,24 +557,26 @@ class Worker:
         for row in rows:
             if row.state in (State.SEEN, State.AUTHORISED, State.TRIGGERING):
                 server = self._gitea.read if row.state is State.SEEN else self._drone.api
-                delays.append(max(self._left(row, _Work.ADVANCE), server.resumes_in))
+                delays.append(max(self._patience.left(row, Work.ADVANCE), server.resumes_in))
             elif row.state is State.TRIGGERED:
                 delays.append(self._settings.progress_interval)
             if row.undelivered:
-                delays.append(max(self._left(row, _Work.DELIVER), self._edit_wait(row), self._gitea.write.resumes_in))
+                delays.append(
+                    max(
+                        self._patience.left(row, Work.DELIVER),
+                        self._delivery.edit_wait(row),
+                        self._gitea.write.resumes_in,
+                    )
+                )
         return max(0.02, min(delays))
 
     def _forget(self, rows: list[Trigger]) -> None:
         """Drop what was remembered of rows that are final."""
         keys = {row.key for row in rows}
-        for later in [later for later in self._later if later[0] not in keys]:
-            del self._later[later]
-        for doubt in [doubt for doubt in self._doubts if doubt[0] not in keys]:
-            del self._doubts[doubt]
+        self._patience.forget(keys)
+        self._vetting.forget(keys)
         for key in set(self._fresh) - keys:
             del self._fresh[key]
-        for key in set(self._heads) - keys:
-            del self._heads[key]
 
 
 def _command(trigger: Trigger) -> Command:
