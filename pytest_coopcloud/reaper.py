@@ -20,7 +20,8 @@ import sys
 import time
 
 #: A run that is past its deadline has so long (seconds) to notice it by itself, and so long to end when it is asked to.
-GRACE, ASKED = 20.0, 15.0
+GRACE = float(os.environ.get("COOPCLOUD_REAPER_GRACE") or 20.0)
+ASKED = float(os.environ.get("COOPCLOUD_REAPER_PATIENCE") or 15.0)
 DIED_FILE = "died"
 LOG_FILE = "reaper.log"
 

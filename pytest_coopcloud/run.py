@@ -329,7 +329,8 @@ class Run:
         self.deadline(record.title, self.meta.stage_timeout)
         self.save()
         try:
-            with _alarm(self.meta.stage_timeout, record.title):
+            left = self.ledger.run_deadline - time.monotonic()
+            with _alarm(max(0.001, min(self.meta.stage_timeout, left)), record.title):
                 yield record
         except Skipped as skipped:
             record.outcome, record.reason = Outcome.SKIP, str(skipped)
@@ -375,7 +376,9 @@ class Run:
         now = time.monotonic()
         if not self.ledger.run_deadline:
             self.ledger.run_deadline = now + self.options.run_timeout
-        self.ledger.stage_deadline = min(now + timeout, self.ledger.run_deadline)
+        # What must be taken down is taken down, also when the run's own time is over.
+        teardown = stage == Stage.TEARDOWN.value
+        self.ledger.stage_deadline = now + timeout if teardown else min(now + timeout, self.ledger.run_deadline)
         self._tell_reaper(f"deadline {self.ledger.stage_deadline} {stage}")
 
     @contextlib.contextmanager

@@ -88,7 +88,7 @@ def trial(docker: Docker, environment: dict[str, str], tmp_path: Path) -> Callab
     """Run `pytest --recipe=...` and wait for it."""
 
     def run(recipe: Path | str, *arguments: str, timeout: float = 300, **variables: str) -> Trial:
-        done = subprocess.run(
+        child = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--recipe={recipe}", *arguments],
             cwd=tmp_path / "empty",
             env={**environment, **variables},
@@ -96,9 +96,14 @@ def trial(docker: Docker, environment: dict[str, str], tmp_path: Path) -> Callab
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
         )
-        return Trial(tmp_path / "state", done.returncode, done.stdout)
+        try:
+            output, _ = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            output, _ = child.communicate(timeout=60)
+            pytest.fail(f"the trial took longer than {timeout:g} s:\n{output}")
+        return Trial(tmp_path / "state", child.returncode, output)
 
     return run
 
