@@ -113,7 +113,7 @@ def headline(result: RunResult) -> str:
         return "passed"
     found = result.first_cause
     if found is not None:
-        return f"{result.verdict.value} in {found[0].title}"
+        return f"{result.verdict.value} in {found[0].stage.value}"
     if result.leaks:
         return "failed: it left something behind"
     return f"{result.verdict.value}: {result.died}" if result.died else result.verdict.value

@@ -297,7 +297,7 @@ def picture(width: int, height: int) -> bytes:
         colour = (38, 70, 110) if y < 48 else (246, 247, 249)
         row = bytearray(bytes(colour) * width)
         if 48 < y < height - 40 and (y // 18) % 3 == 0:
-            length = 120 + (y * 37) % 380
+            length = 120 + (y // 18 * 97) % 380
             row[3 * 40 : 3 * (40 + length)] = bytes((190, 198, 208)) * length
         rows.append(b"\0" + bytes(row))
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
