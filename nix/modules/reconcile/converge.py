@@ -75,16 +75,25 @@ def _hint(stack: str) -> str:
 
 def _runs(task: dict[str, Any], service: Service) -> bool:
     # The old task still runs right after a deploy: only one of the new spec counts.
-    return (
+    return bool(
         task["DesiredState"] == "running"
         and task["Status"]["State"] == "running"
         and _essence(task["Spec"]) == _essence(service.template)
     )
 
 
-def _essence(template: dict[str, Any]) -> dict[str, Any]:
+def _essence(template: dict[str, Any]) -> Any:
+    # `docker service inspect` fills in defaults that a task does not carry: nothing that is empty or off counts, nor does
+    # the grace period, which changes nothing that runs.
+    container = {key: value for key, value in template["ContainerSpec"].items() if key != "StopGracePeriod"}
     networks = [network["Target"] for network in template.get("Networks") or []]
-    return {key: template.get(key) for key in ("ContainerSpec", "ForceUpdate")} | {"Networks": networks}
+    return _bare({"container": container, "networks": networks, "force": template.get("ForceUpdate")})
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: bare for key, bare in ((key, _bare(inner)) for key, inner in value.items()) if bare}
+    return value
 
 
 def _error(task: dict[str, Any]) -> str:

@@ -64,9 +64,11 @@ class Service:
         return str((self.data.get("UpdateStatus") or {}).get("Message", ""))
 
     @property
-    def network_ids(self) -> list[str]:
-        """The networks it asks for."""
-        return [str(network["Target"]) for network in self.template.get("Networks") or []]
+    def strayed(self) -> str:
+        """The image that its stack names, where somebody gave it another one; else empty."""
+        wanted = str(self.data["Spec"].get("Labels", {}).get("com.docker.stack.image", ""))
+        runs = str(self.template["ContainerSpec"]["Image"])
+        return wanted if wanted and wanted.partition("@")[0] != runs.partition("@")[0] else ""
 
 
 class Events:
@@ -138,12 +140,9 @@ class Engine:
 
     def network(self, name: str) -> dict[str, Any] | None:
         """Return a network, or None."""
-        found = run(["docker", "network", "ls", "--quiet", "--no-trunc", "--filter", f"name=^{name}$"]).split()
-        return dict(json.loads(run(["docker", "network", "inspect", found[0]]))[0]) if found else None
-
-    def network_ids(self) -> set[str]:
-        """Return the ids of all networks."""
-        return set(run(["docker", "network", "ls", "--quiet", "--no-trunc"]).split())
+        listed = run(["docker", "network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}"]).splitlines()
+        ids = [line.split()[0] for line in listed if line.split()[1:] == [name]]
+        return dict(json.loads(run(["docker", "network", "inspect", ids[0]]))[0]) if ids else None
 
     def secret_names(self, prefix: str) -> set[str]:
         """Return the names of the secrets that begin with `prefix`."""
@@ -185,3 +184,10 @@ class Engine:
             ["docker", "stack", "deploy", "--prune", "--resolve-image", "never", "--compose-file", str(compose), stack],
             env=env,
         )
+
+    def reset_images(self, stack: str) -> None:
+        """Give each service the image that its stack names: `docker stack deploy` leaves one that was changed by hand."""
+        for service in self.services(stack):
+            if service.strayed:
+                image = service.strayed
+                run(["docker", "service", "update", "--detach", "--no-resolve-image", "--image", image, service.name])

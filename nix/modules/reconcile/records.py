@@ -31,6 +31,7 @@ class Record:
         reason: Why it failed; empty else.
         wished: A fingerprint of what was asked for.
         stack: The stack it deployed, or empty.
+        network: The id of the shared network at that time.
         services: A fingerprint of each service's spec as the engine held it after the deploy.
         changed: Whether something was deployed.
         time: When it ended, seconds since 1970.
@@ -40,6 +41,7 @@ class Record:
     reason: str = ""
     wished: str = ""
     stack: str = ""
+    network: str = ""
     services: dict[str, str] = field(default_factory=dict)
     changed: bool = False
     time: float = field(default_factory=time.time)

@@ -186,17 +186,19 @@ def reconcile(settings: Settings, kind: type[Service]) -> Record:
 def _reconcile(settings: Settings, kind: type[Service]) -> Record:
     engine = Engine()
     _check_predecessor(settings, engine)
-    if engine.network(settings.network) is None:
+    network = engine.network(settings.network)
+    if network is None:
         raise EngineStateError(
             f"there is no network {settings.network}", hint="`systemctl start coopcloud-ci-swarm` makes it"
         )
     service = kind(settings, engine)
     before = read_record(settings.state_dir, settings.name)
-    drift = _drift(service, before)
+    drift = _drift(service, before, str(network["Id"]))
     if drift:
         say(settings, f"deploying: {drift}")
         old = frozenset(task["ID"] for one in engine.services(settings.stack) for task in engine.tasks(one))
         service.deploy()
+        engine.reset_images(settings.stack)
     else:
         old = frozenset()
     wait_converged(engine, settings.stack, timeout=settings.timeout, old=old)
@@ -207,12 +209,13 @@ def _reconcile(settings: Settings, kind: type[Service]) -> Record:
         Outcome.CONVERGED,
         wished=service.wished(),
         stack=settings.stack,
+        network=str(network["Id"]),
         services={one.name: one.spec for one in engine.services(settings.stack)},
         changed=bool(drift),
     )
 
 
-def _drift(service: Service, before: Record | None) -> str:
+def _drift(service: Service, before: Record | None, network: str) -> str:
     """Return what differs from the wishes, in words; empty where nothing does."""
     if before is None or before.outcome is not Outcome.CONVERGED:
         return "the last run did not end well" if before else "first run"
@@ -226,12 +229,11 @@ def _drift(service: Service, before: Record | None) -> str:
     if gone:
         return f"the secret {min(gone)} is gone"
     there = {one.name: one for one in engine.services(service.settings.stack)}
-    networks = engine.network_ids()
+    if before.network != network:
+        return f"the network {service.settings.network} is another one"
     for name, spec in sorted(before.services.items()):
         if name not in there:
             return f"the service {name} is gone"
-        if not set(there[name].network_ids) <= networks:
-            return f"a network of the service {name} is gone"
         if there[name].spec != spec:
             return f"the service {name} was changed by hand"
     return ""
