@@ -126,7 +126,7 @@ def build_bridge(settings: Settings, *, client: httpx.AsyncClient, clock: Clock,
         triggers=triggers,
         enrolment=enrolment,
         runs=Runs(settings.runs_dir),
-        replies=Replies(links, org=settings.members_org),
+        replies=Replies(links, org=settings.members_org, secrets=settings.secrets),
         clock=clock,
         metrics=metrics,
     )

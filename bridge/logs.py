@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TextIO
 
-__all__ = ["JsonFormatter", "configure_logs"]
+from pytest_coopcloud.redaction import Redactor
 
-BLOT = "[secret]"
+__all__ = ["JsonFormatter", "configure_logs"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -25,7 +25,9 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        self._redactor = Redactor()
+        for secret in secrets:
+            self._redactor.add(secret)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
@@ -38,10 +40,7 @@ class JsonFormatter(logging.Formatter):
         entry.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        line = json.dumps(entry, default=str)
-        for secret in self._secrets:
-            line = line.replace(secret, BLOT)
-        return line
+        return self._redactor.clean(json.dumps(entry, default=str))
 
 
 def configure_logs(level: str, *, secrets: Iterable[str], stream: TextIO | None = None) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bridge.commands import WORD
 from bridge.drone import Build, BuildStatus, Step
 from bridge.triggers import Outcome, Trigger
+from pytest_coopcloud.redaction import Redactor
 from pytest_coopcloud.results import LADDER, CauseClass, RunResult, StageResult
 from pytest_coopcloud.results import Outcome as StageOutcome
 
@@ -158,19 +159,27 @@ def duration(seconds: float) -> str:
 
 
 class Replies:
-    """What our comment says about a trigger, at each point of its way."""
+    """What our comment says about a trigger, at each point of its way.
 
-    def __init__(self, links: Links, *, org: str) -> None:
+    Args:
+        org: Whose members may start a test.
+        secrets: Values that must be in no comment, wherever they come from.
+    """
+
+    def __init__(self, links: Links, *, org: str, secrets: Iterable[str] = ()) -> None:
         self.links = links
         self._org = org
+        self._redactor = Redactor()
+        for secret in secrets:
+            self._redactor.add(secret)
 
     def refused(self, trigger: Trigger, reason: Reason, *, hint: str = "") -> str:
         """Say why nothing was started, and what to do; `hint` is outside text."""
-        return _comment(trigger, self._refusal(reason, hint))
+        return self._comment(trigger, self._refusal(reason, hint))
 
     def waiting(self, trigger: Trigger) -> str:
         """Say that Drone cannot be reached."""
-        return _comment(
+        return self._comment(
             trigger,
             f"### ⏳ waiting · {self._what(trigger)}",
             "Drone does not answer. The test starts by itself when it does; there is no need to ask again.",
@@ -187,7 +196,9 @@ class Replies:
             place = f"{ahead} {'build is' if ahead == 1 else 'builds are'} ahead of it."
         if starts_in is not None and ahead:
             place += f" It should start in about {duration(math.ceil(starts_in / 60) * 60)}."
-        return _comment(trigger, f"### 🕓 queued · {self._what(trigger)}", f"{place} {self.links.build(trigger.build)}")
+        return self._comment(
+            trigger, f"### 🕓 queued · {self._what(trigger)}", f"{place} {self.links.build(trigger.build)}"
+        )
 
     def running(self, trigger: Trigger, result: RunResult | None, steps: tuple[Step, ...]) -> str:
         """Say which stages are done, and which one is going on."""
@@ -196,7 +207,7 @@ class Replies:
             table = _table(result.stages)
         else:
             table = "\n".join(f"- {_STEP_ICONS.get(step.status, '▫️')} {code(step.name)}" for step in steps[:ROWS])
-        return _comment(
+        return self._comment(
             trigger,
             f"### 🔄 running · {self._what(trigger)}",
             table,
@@ -221,7 +232,10 @@ class Replies:
         parts.append(f"{self._where(trigger)}{took}")
         if trigger.outcome in (Outcome.PASSED, Outcome.FAILED, Outcome.UNVERIFIED, Outcome.ERROR):
             parts.append(self._repeat(trigger, result))
-        return _comment(trigger, *parts)
+        return self._comment(trigger, *parts)
+
+    def _comment(self, trigger: Trigger, *parts: str) -> str:
+        return self._redactor.clean("\n\n".join([*(part for part in parts if part), marker(trigger.comment)]))
 
     def _what(self, trigger: Trigger) -> str:
         sha = f" at {self.links.commit(trigger.repo, trigger.sha)}" if trigger.sha else ""
@@ -290,10 +304,6 @@ class Replies:
             f"- `{WORD} help` shows this\n\n"
             f"Members of {code(self._org)} may. The answer is one comment, which changes as the test goes on."
         )
-
-
-def _comment(trigger: Trigger, *parts: str) -> str:
-    return "\n\n".join([*(part for part in parts if part), marker(trigger.comment)])
 
 
 def _table(stages: list[StageResult]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -50,7 +51,14 @@ async def _die_at(world: World, moment: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("part", range(4))
+WHOLE = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("COOPCLOUD_SOAK") != "1", reason="COOPCLOUD_SOAK=1 asks for it"),
+]
+PARTS = 5
+
+
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=WHOLE) for part in range(1, PARTS))])
 async def test_one_death_at_any_moment_makes_one_build_and_one_comment(
     make_world: MakeWorld, part: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -66,7 +74,7 @@ async def test_one_death_at_any_moment_makes_one_build_and_one_comment(
         if not died:
             break
         deaths += 1
-        moment += 4
+        moment += PARTS
     assert deaths > 10
 
 

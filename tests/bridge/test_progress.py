@@ -13,6 +13,7 @@ from bridge.triggers import Outcome, ReplyState, State
 from pytest_coopcloud.results import Cause, CauseClass, RunResult, Stage, write_result
 from pytest_coopcloud.results import Outcome as StageOutcome
 from tests.bridge.world import REPO, World
+from tests.fakes import DRONE_TOKEN, FORGE_TOKEN
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +122,19 @@ async def test_a_failure_names_the_stage_and_the_cause_and_cannot_break_out(runn
     assert "````````text" in answer
     assert "`a ¦ b 'c' \uff20bob`" in answer
     assert world.gitea.repos[REPO].statuses[-1]["state"] == "failure"
+
+
+async def test_our_own_secrets_are_in_no_comment(running: tuple[World, Run]) -> None:
+    world, run = running
+    cause = Cause(kind=CauseClass.RECIPE, summary=f"it printed {FORGE_TOKEN}", log=[f"token={DRONE_TOKEN}"])
+    run.end(Stage.INSTALL, StageOutcome.FAIL, cause=cause)
+    run.finish()
+    world.drone.finish(1, "failure")
+
+    await world.go(20)
+
+    assert "it printed [secret]" in world.answer()
+    assert DRONE_TOKEN not in world.answer()
 
 
 async def test_one_edit_in_ten_seconds_and_the_last_is_never_lost(running: tuple[World, Run]) -> None:

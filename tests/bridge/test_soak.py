@@ -155,7 +155,7 @@ def test_a_webhook_is_a_build_within_a_second(tmp_path: Path, servers: tuple[Fak
 @pytest.mark.parametrize(
     ("count", "seconds"),
     [
-        pytest.param(24, 60, id="sample"),
+        pytest.param(16, 90, id="sample"),
         pytest.param(
             500,
             900,
