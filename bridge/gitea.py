@@ -26,6 +26,7 @@ __all__ = ["CommitState", "Found", "Gitea", "Pull", "PullChange"]
 
 PAGE_SIZES = (50, 10, 1)
 TIMELINE_PAGES = 40
+EMPTY_PAGES = 5
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Pull:
         repo: The repository it is opened against.
         sha: Its head at this moment.
         open: Whether it is open: neither closed nor merged.
-        review_comments: How many comments its reviews hold.
+        review_comments: How many comments its reviews hold, where the forge says so.
     """
 
     repo: str
@@ -205,8 +206,9 @@ class Gitea:
 
     async def pushed_since(self, pull: Pull, moment: float) -> bool:
         """Say whether the timeline tells of a push at or after `moment` (True also where that cannot be known)."""
-        # The server pages first and takes the comments of reviews out afterwards: an empty page need not be the last.
-        empty_allowed = pull.review_comments // PAGE_SIZES[0] + 1
+        # The server pages first and takes the comments of reviews out afterwards, so a page that is short or empty need
+        # not be the last. How many were taken out it does not always say: a few empty pages more are read.
+        empty_allowed = EMPTY_PAGES + pull.review_comments // PAGE_SIZES[0]
         for page in range(1, TIMELINE_PAGES + 1):
             answer = await self.read.ask(
                 "GET",
@@ -216,11 +218,8 @@ class Gitea:
             rows = _list(answer)
             if any(row.get("type") == "pull_push" and read_time(row["created_at"]) >= moment for row in rows):
                 return True
-            if not rows:
-                empty_allowed -= 1
-                if empty_allowed < 0:
-                    return False
-            elif len(rows) < PAGE_SIZES[0] and pull.review_comments == 0:
+            empty_allowed -= not rows
+            if empty_allowed < 0:
                 return False
         return True
 

@@ -455,7 +455,7 @@ class FakeGitea(FakeServer):
                 "number": pull.number,
                 "state": pull.state,
                 "merged": pull.merged,
-                "review_comments": pull.review_comments,
+                **({"review_comments": pull.review_comments} if pull.review_comments else {}),
                 "head": {"sha": pull.sha, "ref": "a-branch", "repo": None},
                 "base": {"ref": "main", "repo": {"full_name": repo.full_name}},
             },
@@ -464,7 +464,7 @@ class FakeGitea(FakeServer):
     def _ref(self, _request: httpx.Request, name: str, number: str) -> httpx.Response:
         pull = self.repos[name.lower()].pulls[int(number)]
         return httpx.Response(
-            200, json={"ref": f"refs/pull/{number}/head", "object": {"type": "commit", "sha": pull.ref_sha}}
+            200, json=[{"ref": f"refs/pull/{number}/head", "object": {"type": "commit", "sha": pull.ref_sha}}]
         )
 
     def _status(self, request: httpx.Request, name: str, sha: str) -> httpx.Response:

@@ -208,14 +208,15 @@ async def test_a_push_that_the_timeline_does_not_tell_yet_is_waited_for(make_wor
     assert "pushed to this pull request" in world.answer()
 
 
-async def test_a_push_hidden_behind_a_page_of_review_comments_is_found(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("told", [0, 220])
+async def test_a_push_hidden_behind_pages_of_review_comments_is_found(make_world: MakeWorld, told: int) -> None:
     world = make_world()
     await world.begin()
     world.testme()
     pull = world.gitea.repos[REPO].pulls[1]
     now = int(world.clock.time())
-    pull.timeline += [{"type": "code", "created": now} for _ in range(120)]
-    pull.review_comments = 120
+    pull.timeline += [{"type": "code", "created": now} for _ in range(220)]
+    pull.review_comments = told
     world.gitea.push(REPO, 1, "b" * 40)
 
     await world.go(30)
