@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import importlib.util
 import os
 import shutil
@@ -21,7 +22,7 @@ from lab.gitea import Forge
 from lab.processes import CHECKOUT, LabError, await_answer, find, start, stop_all
 from lab.state import CI_REPO, HOST, ORG, UPSTREAM, Lab, write_private
 
-__all__ = ["PROCESSES", "Quiet", "Say", "down", "is_up", "locked", "settings_of", "up"]
+__all__ = ["PROCESSES", "Say", "down", "is_up", "push_ci", "restart", "up", "wanted"]
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ HEALTH = {
 }
 
 
-def Quiet(_: str) -> None:
+def quiet(_: str) -> None:
     """Say nothing."""
 
 
@@ -80,24 +81,34 @@ def _healthy(name: str, response: httpx.Response) -> bool:
 
 
 def up(
-    folder: Path, *, say: Say = Quiet, only: tuple[str, ...] = (), recipes: tuple[str, ...] = samples.RECIPES
+    folder: Path,
+    *,
+    say: Say = quiet,
+    recipes: tuple[str, ...] = samples.RECIPES,
+    bridge: dict[str, str] | None = None,
 ) -> Lab:
     """Bring the lab in `folder` up, from nothing or from what an earlier one left, and return it.
 
-    A lab that is up already is left alone. `only` leaves processes out, `recipes` says which sample recipes it has.
+    A lab that is up already is left alone.
+
+    Args:
+        folder: Where all of it lies.
+        say: Told what is going on.
+        recipes: The sample recipes that it has.
+        bridge: More settings of the bridge.
 
     Raises:
         LabError: Something did not start; the message ends with its log. What did start is left running to be looked at.
     """
-    names = only or wanted()
     with locked(folder):
         lab = Lab.open(folder)
-        if not only and is_up(lab):
+        if is_up(lab):
             say("the lab is up already")
             return lab
         built = {program.name: _built(program.name, say) for program in PROGRAMS}
         stop_all(lab)
         lab.choose_ports()
+        lab.bridge = bridge or lab.bridge
         lab.save()
         (lab.state / "runs").mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -107,12 +118,11 @@ def up(
         _start(lab, "gitea", built)
         with Forge(lab) as forge:
             _fill(lab, forge, recipes, say)
-            if "drone" in names:
-                say("starting Drone, and introducing it to the forge")
-                drone.ensure_oauth(lab, forge)
-                _start(lab, "drone", built)
-                drone.link(lab)
-        for name in names:
+            say("starting Drone, and introducing it to the forge")
+            drone.ensure_oauth(lab, forge)
+            _start(lab, "drone", built)
+            drone.link(lab)
+        for name in wanted():
             if name not in ("gitea", "drone"):
                 say(f"starting the {name}")
                 _start(lab, name, built)
@@ -134,7 +144,7 @@ def settings_of(lab: Lab, name: str, built: dict[str, Built]) -> dict[str, str]:
     """Return the environment of one process."""
     if name == "gitea":
         config = lab.folder / "gitea" / "app.ini"
-        return {"GITEA": str(built["gitea"].binary), "GITEA_CONFIG": str(config), "USER": _user()}
+        return {"GITEA": str(built["gitea"].binary), "GITEA_CONFIG": str(config), "USER": getpass.getuser()}
     if name == "drone":
         return drone.server_settings(lab, built["drone"])
     if name == "runner":
@@ -152,12 +162,6 @@ def restart(lab: Lab, name: str) -> float:
 def _start(lab: Lab, name: str, built: dict[str, Built]) -> float:
     start(lab, name, settings_of(lab, name, built))
     return await_answer(lab, name, HEALTH[name], accept=lambda response: _healthy(name, response))
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()
 
 
 def _bridge_settings(lab: Lab) -> dict[str, str]:
@@ -183,6 +187,7 @@ def _bridge_settings(lab: Lab) -> dict[str, str]:
         "CCCI_BRIDGE_DASHBOARD_URL": lab.url("dashboard"),
         "CCCI_BRIDGE_MEMBERS_ORG": ORG,
         **{f"CCCI_BRIDGE_{name}_FILE": str(path) for name, path in files.items()},
+        **lab.bridge,
     }
 
 
@@ -269,7 +274,7 @@ def _without_history(source: Path, commit: str) -> str:
     return done.stdout.strip()
 
 
-def down(folder: Path, *, say: Say = Quiet) -> None:
+def down(folder: Path, *, say: Say = quiet) -> None:
     """Stop everything, take down what its runs left in Docker, and remove the lab's folder."""
     with locked(folder):
         lab = Lab.open(folder)
@@ -287,6 +292,9 @@ def _clean_runs(lab: Lab, say: Say) -> None:
     """Take down the apps of runs that were cut off, by the same code that cleans up after any run."""
     if not (lab.state / "runs").is_dir() or not importlib.util.find_spec("pytest_coopcloud.__main__"):
         return
+    for lock in sorted((lab.state / "runs").glob("*/lock")):
+        # The run's own reaper may be at work still; it lets go when it is done.
+        subprocess.run(["flock", "--timeout", "60", str(lock), "true"], check=False)
     done = subprocess.run(
         [sys.executable, "-m", "pytest_coopcloud", "janitor"],
         cwd=CHECKOUT,

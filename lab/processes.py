@@ -19,9 +19,9 @@ from pathlib import Path
 
 import httpx
 
-from lab.state import HOST, Lab, write_private
+from lab.state import Lab, write_private
 
-__all__ = ["MARK", "LabError", "Process", "await_answer", "find", "start", "stop", "stop_all"]
+__all__ = ["MARK", "LabError", "Process", "await_answer", "find", "kill", "log_file", "start", "stop", "stop_all"]
 
 MARK = "COOPCLOUD_LAB"
 NAMED = "COOPCLOUD_LAB_PROCESS"
@@ -104,9 +104,10 @@ def find(lab: Lab, name: str = "") -> list[Process]:
 
 
 def stop(lab: Lab, name: str = "", *, timeout: float = 20.0) -> list[Process]:
-    """End the processes of one line, or all: SIGTERM, and after `timeout` seconds SIGKILL. Return whom it ended."""
+    """End the processes of one line, or all: SIGTERM, and after `timeout` seconds SIGKILL; 0: SIGKILL at once."""
     ended = []
-    for sign, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 5.0)):
+    steps = [(signal.SIGTERM, timeout)] if timeout else []
+    for sign, patience in (*steps, (signal.SIGKILL, 5.0)):
         with contextlib.ExitStack() as stack:
             # A handle holds the process itself: its id may be another's by the time the signal is sent.
             handles = {}
@@ -126,6 +127,11 @@ def stop(lab: Lab, name: str = "", *, timeout: float = 20.0) -> list[Process]:
             return ended
     left_over = ", ".join(f"{process.pid} ({process.command[:60]})" for process in find(lab, name))
     raise LabError(f"these processes of the lab do not end: {left_over}")
+
+
+def kill(lab: Lab, name: str) -> None:
+    """End the processes of one line at once, as a crash does."""
+    stop(lab, name, timeout=0.0)
 
 
 def stop_all(lab: Lab) -> None:
@@ -169,12 +175,3 @@ def tail(lab: Lab, name: str, lines: int = 15) -> str:
     log = log_file(lab, name)
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:] if log.exists() else []
     return f"--- the end of {log}\n" + "\n".join(text)
-
-
-def listens_on_loopback(port: int) -> bool:
-    """Whether somebody listens on this port of the loopback address."""
-    import socket
-
-    with socket.socket() as asker:
-        asker.settimeout(1.0)
-        return asker.connect_ex((HOST, port)) == 0

@@ -57,6 +57,7 @@ class Lab(BaseModel):
         folder: Where all of it lies.
         pulls: The number of the open pull request of each sample recipe.
         linked: Whether forge, Drone and runner have been introduced to each other.
+        bridge: More settings of the bridge.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Lab(BaseModel):
     oauth_secret: str = ""
     pulls: dict[str, int] = Field(default_factory=dict)
     linked: bool = False
+    bridge: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> Lab:
