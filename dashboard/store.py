@@ -118,6 +118,7 @@ class Store:
 
     def __init__(self, runs: Path, *, silent_after: float = 5400.0, clock: Callable[[], float] = time.time) -> None:
         self.runs = runs
+        self._root = str(runs)
         self.silent_after = silent_after
         self.clock = clock
         self.version = 0
@@ -254,9 +255,11 @@ class Store:
 
     def _fingerprint(self, name: str) -> Fingerprint | None:
         try:
-            if not stat.S_ISDIR(os.lstat(self.runs / name).st_mode):
+            # Asked of every run at each comparison, so without a `Path` for each.
+            folder = f"{self._root}/{name}"
+            if not stat.S_ISDIR(os.lstat(folder).st_mode):
                 return None
-            found = os.lstat(self.runs / name / RESULTS_FILE)
+            found = os.lstat(f"{folder}/{RESULTS_FILE}")
         except OSError:
             return None
         return (found.st_mtime_ns, found.st_size, found.st_ino)
