@@ -224,7 +224,7 @@ class _Check:
         except OSError:
             yield Violation(where, text, "is not there")
             return
-        if Path(text).is_absolute() or not real.is_relative_to(self.checkout.resolve()):
+        if not real.is_relative_to(self.checkout.resolve()):
             yield Violation(where, text, "leads out of the recipe")
         elif not real.is_file():
             yield Violation(where, text, "is no file")

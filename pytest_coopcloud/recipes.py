@@ -1,8 +1,5 @@
 """What a recipe's checkout says: compose files, `.env.sample`, `abra.sh`, labels, versions. Read as abra reads it.
 
-There is no well-kept Python library for Compose's merging and interpolation, so both are here, and proven against the
-loader of the `docker` command (`docker stack config`) in the tests.
-
 Example:
     >>> recipe = Recipe.read(Path("custom-html"), "custom-html")            # doctest: +SKIP
     >>> recipe.render({"DOMAIN": "a.ci.localhost", "STACK_NAME": "a_ci_localhost"}).version_label  # doctest: +SKIP
@@ -13,28 +10,29 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from dotenv.parser import parse_stream
 
-from pytest_coopcloud.errors import BadRecipeError
+from pytest_coopcloud.compose import load, merge, plain_variables, prepare, read_text
+from pytest_coopcloud.errors import BadInputError, BadRecipeError
 
 __all__ = ["BackupSpec", "ConfigSpec", "EnvSample", "Recipe", "RenderedRecipe", "SecretSpec", "Version"]
 
 COMPOSE_FILE = "compose.yml"
 SAMPLE_FILE = ".env.sample"
 SCRIPT_FILE = "abra.sh"
+README_FILE = "README.md"
 
-#: Limits of what is read: bytes of a file, nodes of a document with its aliases followed, depth.
-FILE_LIMIT = 256 * 1024
-NODE_LIMIT = 20_000
-DEPTH_LIMIT = 50
+#: A value of the `.env` that is longer is no recipe's.
+VALUE_LIMIT = 64 * 1024
 
 #: Seconds to converge where a recipe has no timeout label (abra's own default).
 DEFAULT_TIMEOUT = 300.0
@@ -58,7 +56,7 @@ class Version:
     recipe: tuple[int, int, int]
     upstream: str
 
-    _FORM = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\+([0-9A-Za-z][0-9A-Za-z._-]{0,99})")
+    _FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})\+([0-9A-Za-z][0-9A-Za-z._-]{0,99})")
 
     @classmethod
     def parse(cls, text: str) -> Version:
@@ -73,9 +71,9 @@ class Version:
         major, minor, patch, upstream = found.groups()
         return cls((int(major), int(minor), int(patch)), upstream)
 
-    @property
+    @functools.cached_property
     def _key(self) -> tuple[Any, ...]:
-        parts = re.findall(r"\d+|[A-Za-z]+", self.upstream)
+        parts = re.findall(r"[0-9]+|[A-Za-z]+", self.upstream)
         # A number comes after a word: 1.0 is newer than 1.0-rc1, whose list goes on with a word.
         natural = [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
         return (self.recipe, [*natural, (0, 1, "")], self.upstream)
@@ -120,33 +118,42 @@ class EnvSample:
         """
         lines, rules = [], {}
         for binding in parse_stream(io.StringIO(text)):
-            where = binding.original.line
+            written = binding.original.string
+            # The empty lines above an entry belong to it, for the parser.
+            where = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
             if binding.error:
-                raise BadRecipeError(f"{name}:{where}: {binding.original.string.strip()[:80]!r} is no `KEY=value`")
+                raise BadRecipeError(f"{name}:{where}: {written.strip()[:80]!r} is no `KEY=value`")
             if binding.key is None or binding.value is None:
                 continue
-            source = binding.original.string.strip()
-            written = source.partition("=")[2].strip()
-            lines.append((binding.key, binding.value, not written.startswith("'"), where))
+            _, _, value = written.partition("=")
+            lines.append((binding.key, binding.value, not value.lstrip().startswith("'"), where))
             if binding.key.startswith("SECRET_") and binding.key.endswith("_VERSION"):
-                rules[binding.key] = _rule(source, f"{name}:{where}")
+                rules[binding.key] = _rule(value, f"{name}:{where}")
         return cls(tuple(lines), rules)
 
     def expand(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return every key with its value, expanded in the order of the file; what is given wins over what is written."""
+        """Return every key with its value, expanded in the order of the file; what is given wins over what is written.
+
+        A key may stand there several times and refer to itself; `COMPOSE_FILE` begins as `compose.yml`.
+        """
         values: dict[str, str] = {}
-        for key, value, expands, _ in self.lines:
+        for key, value, expands, where in self.lines:
             if key in given:
                 values[key] = given[key]
             else:
-                values[key] = _expand_shell(value, {**given, **values}) if expands else value
+                first = {"COMPOSE_FILE": COMPOSE_FILE} if key == "COMPOSE_FILE" else {}
+                values[key] = _expand_shell(value, ChainMap(values, dict(given), first)) if expands else value
+                if len(values[key]) > VALUE_LIMIT:
+                    raise BadRecipeError(
+                        f"{SAMPLE_FILE}:{where}: {key[:80]} grows to more than {VALUE_LIMIT} characters"
+                    )
         for key, value in given.items():
             values.setdefault(key, value)
         return values
 
 
 def _rule(line: str, where: str) -> SecretRule:
-    comment = line.partition("#")[2]
+    comment = re.split(r"(?:^|\s)#", line, maxsplit=1)[-1] if "#" in line else ""
     found = dict(re.findall(r"(length|charset|generate)=(\S+)", comment))
     length = found.get("length")
     if length is not None and not (length.isdigit() and 0 < int(length) <= 4096):
@@ -203,207 +210,8 @@ def read_exports(text: str) -> dict[str, str]:
             key, separator, value = word.partition("=")
             if separator and key.isidentifier() and "$(" not in value and "`" not in value:
                 found[key] = value if f"{key}='" in match.group(1) else _expand_shell(value, found)
-    return found
-
-
-# YAML
-
-
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """A safe loader that takes a date and `yes` as the text they are, as Go's does for YAML 1.2."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, form) for tag, form in resolvers if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
-def _read(path: Path, name: str) -> str:
-    try:
-        size = path.stat().st_size
-        if size > FILE_LIMIT:
-            raise BadRecipeError(f"{name} has {size} bytes, {FILE_LIMIT} are allowed")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRecipeError(f"{name} is no UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
-    except OSError as error:
-        raise BadRecipeError(f"{name} cannot be read: {error.strerror}") from error
-
-
-def load_compose(path: Path, name: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read a compose file as it is written, and the line on which each key path (`services.app.image`) stands.
-
-    Raises:
-        BadRecipeError: It cannot be read, is no mapping, repeats a key, or grows beyond all bounds.
-    """
-    text = _read(path, name)
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        lines: dict[str, int] = {}
-        _walk(node, "", 0, lines, [0], name)
-        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise BadRecipeError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadRecipeError(f"{name} is no YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        kind = "empty" if loaded is None else f"a {type(loaded).__name__}"
-        raise BadRecipeError(f"{name}:1: expected a mapping with `services`, and it is {kind}")
-    return loaded, lines
-
-
-def _walk(node: Any, path: str, depth: int, lines: dict[str, int], count: list[int], name: str) -> None:
-    """Count the nodes of a document with its aliases followed, before anything is built of it."""
-    count[0] += 1
-    if count[0] > NODE_LIMIT or depth > DEPTH_LIMIT:
-        what = f"more than {NODE_LIMIT} values" if count[0] > NODE_LIMIT else f"more than {DEPTH_LIMIT} levels"
-        raise BadRecipeError(f"{name}: {path or 'the document'} grows to {what} when its aliases are followed")
-    if node is not None and path:
-        lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            word = str(key.value)
-            if word in seen and word != "<<":
-                raise BadRecipeError(f"{name}:{key.start_mark.line + 1}: the key {word!r} stands here twice")
-            seen.add(word)
-            _walk(value, f"{path}.{word}" if path else word, depth + 1, lines, count, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            _walk(value, f"{path}.{number}", depth + 1, lines, count, name)
-
-
-# Interpolation: the rules of the Compose file format, as `docker stack deploy` follows them
-
-_NAME = r"[_a-zA-Z][_a-zA-Z0-9]*"
-_TEMPLATE = re.compile(
-    rf"\$(?:(?P<escaped>\$)|(?P<named>{_NAME})|\{{(?P<braced>{_NAME}(?:(?::?[-?])[^}}]+|:?[-?])?)\}}|(?P<bad>))"
-)
-_BRACED = re.compile(rf"({_NAME})(?:(:?[-?])(.*))?", re.DOTALL)
-
-
-def interpolate(text: str, env: Mapping[str, str], where: Callable[[], str] = lambda: "") -> str:
-    """Fill variables into a text: `$A ${A} ${A:-b} ${A-b} ${A?e} ${A:?e} $$`.
-
-    Raises:
-        BadRecipeError: A required variable is not set, or the text is no template; `where()` names file, key and line.
-    """
-
-    def value(found: re.Match[str]) -> str:
-        if found.group("escaped"):
-            return "$"
-        if found.group("bad") is not None:
-            raise BadRecipeError(
-                f"{where()}: {text[found.start() : found.start() + 40]!r} is no variable",
-                hint="write `$$` where a dollar sign is meant",
-            )
-        if found.group("named"):
-            return env.get(found.group("named"), "")
-        match = _BRACED.fullmatch(found.group("braced"))
-        assert match is not None
-        name, operator, rest = match.group(1), match.group(2) or "", match.group(3) or ""
-        missing = name not in env or (operator.startswith(":") and not env[name])
-        if operator.endswith("-") and missing:
-            return rest
-        if operator.endswith("?") and missing:
-            raise BadRecipeError(
-                f"{where()}: the variable {name} must be set{f': {rest}' if rest else ''}",
-                hint=f"give it in `.env.sample`, or as `extra_env={{'{name}': ...}}` in the enrolment",
-            )
-        return env.get(name, "")
-
-    return _TEMPLATE.sub(value, text)
-
-
-# Merging
-
-
-def _merge_services(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, service in over.items():
-        merged[name] = _merge_service(dict(merged[name] or {}), service or {}) if name in merged else service
-    return merged
-
-
-#: Lists of a service whose entries are known by what they lead to.
-_BY_TARGET = {"ports", "volumes", "secrets", "configs"}
-#: What is taken whole from the later file.
-_REPLACED = {"command", "entrypoint"}
-_AS_MAP = {"environment", "labels", "extra_hosts", "sysctls"}
-
-
-def _merge_service(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if old is None or key in _REPLACED:
-            merged[key] = value
-        elif key in _BY_TARGET:
-            merged[key] = _merge_by_target(key, old, value)
-        elif key == "networks":
-            merged[key] = {**_as_map(old), **_as_map(value)}
-        elif key in _AS_MAP:
-            merged[key] = {**_as_map(old), **_as_map(value)}
-        elif key == "deploy":
-            merged[key] = _merge_deploy(dict(old), dict(value or {}))
-        else:
-            merged[key] = _merge_any(old, value)
-    return merged
-
-
-def _merge_deploy(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if key == "labels" and old is not None:
-            merged[key] = {**_as_map(old), **_as_map(value)}
-        else:
-            merged[key] = value if old is None else _merge_any(old, value)
-    return merged
-
-
-def _merge_any(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{key: _merge_any(old[key], value) if key in old else value for key, value in new.items()}}
-    if isinstance(old, list) and isinstance(new, list):
-        return [*old, *(entry for entry in new if entry not in old)]
-    return new
-
-
-def _merge_by_target(kind: str, old: list[Any], new: list[Any]) -> list[Any]:
-    merged = {_target(kind, entry): entry for entry in old}
-    merged.update({_target(kind, entry): entry for entry in new})
-    return list(merged.values())
-
-
-def _target(kind: str, entry: Any) -> Any:
-    if kind in ("secrets", "configs"):
-        return entry if isinstance(entry, str) else entry.get("target") or entry.get("source")
-    if kind == "ports":
-        return (
-            entry
-            if isinstance(entry, str | int)
-            else (entry.get("target"), entry.get("published"), entry.get("protocol"))
-        )
-    parts = entry.split(":") if isinstance(entry, str) else []
-    return (parts[1] if len(parts) > 1 else parts[0]) if parts else entry.get("target")
-
-
-def _as_map(value: Any) -> dict[str, Any]:
-    """Return a map of what may be one already, or a list of `key=value` (a key alone has no value)."""
-    if isinstance(value, dict):
-        return {str(key): entry for key, entry in value.items()}
-    found: dict[str, Any] = {}
-    for entry in value or []:
-        key, separator, rest = str(entry).partition("=")
-        found[key] = rest if separator else None
+                if len(found[key]) > VALUE_LIMIT:
+                    raise BadRecipeError(f"{SCRIPT_FILE}: {key[:80]} grows to more than {VALUE_LIMIT} characters")
     return found
 
 
@@ -495,24 +303,27 @@ class RenderedRecipe:
     @functools.cached_property
     def volumes(self) -> dict[str, str]:
         """Docker's name of each named volume, by its key."""
-        return {
-            key: str((spec or {}).get("name") or f"{self.stack}_{key}")
-            for key, spec in (self.compose.get("volumes") or {}).items()
-        }
+        return {key: self._docker_name(key, spec) for key, spec in self._section("volumes").items()}
 
     @property
     def external_networks(self) -> list[str]:
         """The names of the networks that must be there already."""
-        return [
-            _external_name(key, spec) for key, spec in (self.compose.get("networks") or {}).items() if _external(spec)
-        ]
+        return [self._docker_name(key, spec) for key, spec in self._section("networks").items() if spec.get("external")]
+
+    def _section(self, name: str) -> dict[str, dict[str, Any]]:
+        return self.compose.get(name) or {}
+
+    def _docker_name(self, key: str, spec: Mapping[str, Any]) -> str:
+        return str(spec.get("name") or f"{self.stack}_{key}")
 
     @functools.cached_property
     def secrets(self) -> list[SecretSpec]:
-        """The secrets, with the rules that the sample's comments give."""
+        """The secrets that must be there before the stack, with the rules that the sample's comments give."""
         found = []
-        for key, spec in (self.compose.get("secrets") or {}).items():
-            name = _external_name(key, spec)
+        for key, spec in self._section("secrets").items():
+            if not spec.get("external"):
+                continue
+            name = self._docker_name(key, spec)
             version = name.rpartition("_")[2]
             env_key = self._version_key(key, name)
             rule = self.rules.get(env_key, SecretRule())
@@ -546,12 +357,12 @@ class RenderedRecipe:
         return [
             ConfigSpec(
                 key=key,
-                docker_name=str((spec or {}).get("name") or f"{self.stack}_{key}"),
-                path=(self.checkout / spec["file"]) if (spec or {}).get("file") else None,
-                template_driver=str((spec or {}).get("template_driver") or ""),
+                docker_name=self._docker_name(key, spec),
+                path=(self.checkout / spec["file"]) if spec.get("file") else None,
+                template_driver=str(spec.get("template_driver") or ""),
             )
-            for key, spec in (self.compose.get("configs") or {}).items()
-            if not _external(spec)
+            for key, spec in self._section("configs").items()
+            if not spec.get("external")
         ]
 
     @property
@@ -561,14 +372,24 @@ class RenderedRecipe:
 
     @property
     def timeout_label(self) -> float:
-        """Seconds that the recipe gives a deployment to converge."""
+        """Seconds that the recipe gives a deployment to converge.
+
+        Raises:
+            BadRecipeError: The label is no number of seconds.
+        """
         text = self._stack_label("timeout")
+        if not text:
+            return DEFAULT_TIMEOUT
         try:
-            return float(text) if text else DEFAULT_TIMEOUT
+            seconds = float(text)
         except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
             raise BadRecipeError(
-                f"the label coop-cloud.{self.stack}.timeout is {text!r}", hint="give a number of seconds, see TIMEOUT"
-            ) from None
+                f"the label coop-cloud.{self.stack}.timeout is {text[:80]!r}",
+                hint="give a number of seconds, see TIMEOUT",
+            )
+        return seconds
 
     def _stack_label(self, name: str) -> str:
         for service in ("app", *self.services):
@@ -582,10 +403,9 @@ class RenderedRecipe:
         """Return the services that mount a named volume, each with the folder in its container; writable ones first."""
         found = []
         for service, spec in self.services.items():
-            for entry in spec.get("volumes") or []:
-                source, target, read_only = _mount(entry)
-                if source == volume:
-                    found.append((read_only, service, target))
+            for mount in spec.get("volumes") or []:
+                if mount["type"] == "volume" and mount.get("source") == volume:
+                    found.append((bool(mount.get("read_only")), service, mount["target"]))
         return [(service, target) for _, service, target in sorted(found, key=lambda one: one[0])]
 
     @functools.cached_property
@@ -603,72 +423,58 @@ class RenderedRecipe:
         )
 
     def _backup_volumes(self, labels: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+        """Return what is backed up: the paths of the older labels where there are any, else all volumes but some."""
         old = self._old_paths(labels)
         if old:
             return old
         found: dict[str, tuple[str, ...]] = {}
         for key in self.volumes:
-            given = [
-                own[f"backupbot.backup.volumes.{key}"]
-                for own in labels.values()
-                if f"backupbot.backup.volumes.{key}" in own
-            ]
-            if given and not _truth(given[-1]):
+            given = [own[label] for own in labels.values() if (label := f"backupbot.backup.volumes.{key}") in own]
+            if (given and not _truth(given[-1])) or not self.mounts_of(key):
                 continue
-            if not self.mounts_of(key):
-                continue
-            paths = [
-                own[f"backupbot.backup.volumes.{key}.path"]
-                for own in labels.values()
-                if f"backupbot.backup.volumes.{key}.path" in own
-            ]
-            found[key] = tuple(path.strip() for text in paths for path in text.split(",") if path.strip())
+            named = [own.get(f"backupbot.backup.volumes.{key}.path", "") for own in labels.values()]
+            found[key] = tuple(_inside(path) for text in named for path in text.split(",") if path.strip())
         return found
 
     def _old_paths(self, labels: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
         """Read the older form: absolute paths in the container of the service that carries the label."""
-        found: dict[str, tuple[str, ...]] = {}
+        found: dict[str, set[str]] = {}
         for service, own in labels.items():
             for path in (part.strip() for part in own.get("backupbot.backup.path", "").split(",")):
                 if not path or not _truth(own.get("backupbot.backup")):
                     continue
-                inside = self._in_volume(service, path)
-                if inside is None:
-                    raise BadRecipeError(
-                        f"service {service}: the label backupbot.backup.path names {path}, which lies in no named volume",
-                        hint="name a folder of a volume of this service",
-                    )
-                volume, rest = inside
-                found[volume] = (*found.get(volume, ()), *([rest] if rest else []))
-        return found
+                volume, rest = self._in_volume(service, path)
+                found.setdefault(volume, set()).add(rest)
+        # Where a volume is named as a whole, its folders are in it.
+        return {volume: () if "" in rests else tuple(sorted(rests)) for volume, rests in found.items()}
 
-    def _in_volume(self, service: str, path: str) -> tuple[str, str] | None:
-        for entry in self.services[service].get("volumes") or []:
-            source, target, _ = _mount(entry)
-            target = target.rstrip("/")
-            if source in self.volumes and (path.rstrip("/") == target or path.startswith(f"{target}/")):
-                return source, path.rstrip("/").removeprefix(target).strip("/")
-        return None
-
-
-def _external(spec: Any) -> bool:
-    return bool(isinstance(spec, dict) and spec.get("external"))
-
-
-def _external_name(key: str, spec: Any) -> str:
-    external = (spec or {}).get("external")
-    inner = external.get("name") if isinstance(external, dict) else None
-    return str((spec or {}).get("name") or inner or key)
+    def _in_volume(self, service: str, path: str) -> tuple[str, str]:
+        """Return the volume that a path in a container lies in, and the path in that."""
+        wanted = PurePosixPath(path)
+        best: tuple[int, str, str] | None = None
+        for mount in self.services[service].get("volumes") or []:
+            target = PurePosixPath(mount["target"])
+            if mount["type"] == "volume" and mount.get("source") and wanted.is_relative_to(target):
+                rest = str(wanted.relative_to(target))
+                best = max(best or (-1, "", ""), (len(target.parts), mount["source"], "" if rest == "." else rest))
+        if best is None:
+            raise BadRecipeError(
+                f"service {service}: the label backupbot.backup.path names {path[:200]}, which lies in no named volume",
+                hint="name a folder of a volume of this service",
+            )
+        return best[1], _inside(best[2])
 
 
-def _mount(entry: Any) -> tuple[str, str, bool]:
-    """Return source, target and whether it is read only, of a service's volume in short or long form."""
-    if isinstance(entry, str):
-        parts = entry.split(":")
-        if len(parts) == 1:
-            return "", parts[0], False
-        return parts[0], parts[1], "ro" in (parts[2].split(",") if len(parts) > 2 else [])
-    return str(entry.get("source") or ""), str(entry.get("target") or ""), bool(entry.get("read_only"))
+def _inside(path: str) -> str:
+    """Return a path in a volume, as it stands in a label.
+
+    Raises:
+        BadRecipeError: It leads out of the volume.
+    """
+    path = path.strip().strip("/")
+    if ".." in path.split("/"):
+        raise BadRecipeError(f"a backup label names {path[:200]!r}, which leads out of its volume")
+    return path
 
 
 def _truth(value: str | None) -> bool:
@@ -688,12 +494,14 @@ class Recipe:
         path: The checkout.
         sample: Its `.env.sample`.
         exports: What its `abra.sh` exports.
+        metadata: What its README says of it (`Category`, `Backups`, ...).
     """
 
     name: str
     path: Path
     sample: EnvSample
     exports: Mapping[str, str]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, name: str) -> Recipe:
@@ -704,13 +512,15 @@ class Recipe:
         """
         if not path.is_dir():
             raise BadRecipeError(f"there is no folder {path}")
-        if not (path / COMPOSE_FILE).is_file():
+        if not (path / COMPOSE_FILE).exists():
             raise BadRecipeError(f"{name} has no {COMPOSE_FILE}", hint=f"is {path} the folder of a recipe?")
-        sample = EnvSample()
-        if (path / SAMPLE_FILE).exists():
-            sample = EnvSample.parse(_read(path / SAMPLE_FILE, SAMPLE_FILE))
-        exports = read_exports(_read(path / SCRIPT_FILE, SCRIPT_FILE)) if (path / SCRIPT_FILE).exists() else {}
-        return cls(name=name, path=path, sample=sample, exports=exports)
+        return cls(
+            name=name,
+            path=path,
+            sample=EnvSample.parse(_text(path, SAMPLE_FILE)),
+            exports=read_exports(_text(path, SCRIPT_FILE)),
+            metadata=read_metadata(_text(path, README_FILE)),
+        )
 
     def render(self, env: Mapping[str, str]) -> RenderedRecipe:
         """Merge the compose files that `COMPOSE_FILE` names, and fill the variables in.
@@ -723,106 +533,89 @@ class Recipe:
         Raises:
             BadRecipeError: A file is missing or broken, or a required variable is not set.
         """
+        stack = env.get("STACK_NAME", "")
+        if not stack:
+            raise BadInputError("STACK_NAME is not given", hint="give the name of the stack, see naming.RunName")
         values = self.sample.expand(env)
         # abra reads the exports of abra.sh over the `.env`: a config's version is the recipe's business.
         known = {**values, **self.exports}
-        files = [part for part in values.get("COMPOSE_FILE", COMPOSE_FILE).split(":") if part] or [COMPOSE_FILE]
-        files = list(dict.fromkeys(files))
+        files = tuple(dict.fromkeys(part for part in values.get("COMPOSE_FILE", "").split(":") if part)) or (
+            COMPOSE_FILE,
+        )
         merged: dict[str, Any] = {}
-        warnings: list[str] = []
-        for file in files:
-            merged = self._merge(merged, self._load(file, known, warnings))
-        services = merged.get("services")
-        if not isinstance(services, dict) or not services:
-            raise BadRecipeError(f"{files[0]}: there are no `services`")
-        for name, service in services.items():
-            self._normalise(name, service, files[0])
-        exposed = {key: value for key, value in values.items() if key not in ("STACK_NAME",)}
+        missing: set[str] = set()
+        for name in files:
+            prepared, unknown = self._prepare(name, known)
+            missing |= unknown
+            merged = merge(merged, prepared)
+        _check_services(merged, files)
         return RenderedRecipe(
             compose=merged,
-            env=exposed,
-            files=tuple(files),
-            stack=env["STACK_NAME"],
+            env={key: value for key, value in values.items() if key != "STACK_NAME"},
+            files=files,
+            stack=stack,
             checkout=self.path,
             rules=self.sample.rules,
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=tuple(f"the variable {name} is set nowhere and taken as empty" for name in sorted(missing)),
         )
 
-    def _load(self, file: str, known: Mapping[str, str], warnings: list[str]) -> dict[str, Any]:
-        path = self.path / file
+    def _prepare(self, name: str, known: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
+        """Return a compose file with the variables filled in, and those that are set nowhere."""
         try:
-            inside = path.resolve(strict=True).is_relative_to(self.path.resolve())
-        except OSError:
+            text = read_text(self.path, name)
+        except BadRecipeError as error:
             raise BadRecipeError(
-                f"COMPOSE_FILE names {file[:80]!r}, which is not there", hint=f"see COMPOSE_FILE in {SAMPLE_FILE}"
-            ) from None
-        if not inside:
-            raise BadRecipeError(f"COMPOSE_FILE names {file[:80]!r}, which leads out of the recipe")
-        loaded, lines = load_compose(path, file)
-        for name in sorted(_variables(loaded) - set(known)):
-            warnings.append(f"{file}: the variable {name} is set nowhere and taken as empty")
+                f"COMPOSE_FILE: {error.message}" if name != COMPOSE_FILE else error.message,
+                hint=f"see COMPOSE_FILE in {SAMPLE_FILE}",
+            ) from error
+        file = load(text, name)
+        return prepare(file, known, self.path), plain_variables(file.model) - set(known)
 
-        def fill(value: Any, at: str) -> Any:
-            if isinstance(value, str):
-                return interpolate(value, known, lambda: f"{file}:{lines.get(at, 1)}: {at}")
-            if isinstance(value, dict):
-                return {key: fill(entry, f"{at}.{key}" if at else str(key)) for key, entry in value.items()}
-            if isinstance(value, list):
-                return [fill(entry, f"{at}.{number}") for number, entry in enumerate(value)]
-            return value
 
-        filled: dict[str, Any] = fill(loaded, "")
-        for section in ("services", "volumes", "networks", "secrets", "configs"):
-            if filled.get(section) is not None and not isinstance(filled[section], dict):
-                raise BadRecipeError(f"{file}:{lines.get(section, 1)}: `{section}` must be a mapping")
-        for name, service in (filled.get("services") or {}).items():
-            if not isinstance(service, dict):
-                raise BadRecipeError(f"{file}:{lines.get(f'services.{name}', 1)}: service {name} must be a mapping")
-        return filled
+def _text(path: Path, name: str) -> str:
+    """Read a file that a recipe may do without."""
+    return read_text(path, name) if (path / name).exists() or (path / name).is_symlink() else ""
 
-    @staticmethod
-    def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-        merged = dict(base)
-        for key, value in over.items():
-            if key == "services":
-                merged[key] = _merge_services(dict(merged.get(key) or {}), value or {})
-            elif key in ("volumes", "networks", "secrets", "configs"):
-                merged[key] = {**(merged.get(key) or {}), **(value or {})}
-            else:
-                merged[key] = value
-        return merged
 
-    @staticmethod
-    def _normalise(name: str, service: dict[str, Any], file: str) -> None:
+#: What a service may refer to, by the section that defines it.
+_REFERENCES = ("volumes", "networks", "secrets", "configs")
+
+
+def _check_services(model: Mapping[str, Any], files: tuple[str, ...]) -> None:
+    """Refuse a model with no services, or with one that has no image or refers to nothing.
+
+    Raises:
+        BadRecipeError: Naming the service and the key.
+    """
+    where = ", ".join(files)
+    if not model.get("services"):
+        raise BadRecipeError(f"{where}: there are no `services`")
+    for name, service in model["services"].items():
         if not service.get("image"):
-            raise BadRecipeError(f"{file}: services.{name} has no `image`")
-        for key in ("environment", "labels"):
-            if service.get(key) is not None:
-                service[key] = _as_map(service[key])
-        deploy = service.get("deploy")
-        if deploy is not None:
-            if not isinstance(deploy, dict):
-                raise BadRecipeError(f"{file}: services.{name}.deploy must be a mapping")
-            if deploy.get("labels") is not None:
-                deploy["labels"] = _as_map(deploy["labels"])
+            raise BadRecipeError(f"{where}: services.{name} has no `image`")
+        for section in _REFERENCES:
+            for used in _used(service.get(section) or [], section):
+                if used not in (model.get(section) or {}) and (section, used) != ("networks", "default"):
+                    raise BadRecipeError(
+                        f"{where}: services.{name}.{section} names {used[:80]!r}, which stands not in `{section}`"
+                    )
 
 
-def _variables(value: Any) -> set[str]:
-    """Return the variables that a model uses with no default and no `$$` before them."""
-    return set(_plain_variables(value))
+def _used(entries: Any, section: str) -> list[str]:
+    if section == "networks":
+        return list(entries)
+    return [
+        entry["source"]
+        for entry in entries
+        if entry.get("source") and (section != "volumes" or entry["type"] == "volume")
+    ]
 
 
-def _plain_variables(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        for found in _TEMPLATE.finditer(value):
-            braced = found.group("braced")
-            if found.group("named"):
-                yield found.group("named")
-            elif braced and re.fullmatch(_NAME, braced):
-                yield braced
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _plain_variables(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _plain_variables(entry)
+_METADATA = re.compile(r"<!--\s*metadata\s*-->(.*?)<!--\s*endmetadata\s*-->", re.DOTALL)
+_ITEM = re.compile(r"^\s*[*-]\s+\**([\w /-]+?)\**\s*:\**\s*(.*?)\s*$", re.MULTILINE)
+
+
+def read_metadata(text: str) -> dict[str, str]:
+    """Return the list between `<!-- metadata -->` and `<!-- endmetadata -->` of a README, by its words."""
+    block = _METADATA.search(text)
+    return {key.strip(): value for key, value in _ITEM.findall(block.group(1))} if block else {}
