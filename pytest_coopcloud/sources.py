@@ -1,20 +1,22 @@
 """A recipe at a ref: a name, a folder or a git address becomes a checkout of the run's own, with its published versions.
 
 Names, refs and addresses are checked before git sees them, and git sees them after `--end-of-options`. Nothing of a
-repository runs: no hooks, no submodules, no filters, and only the protocols that are allowed.
+repository runs: no hooks, no submodules, no filters, and only the protocols that are allowed. A checkout holds the files
+as they were committed: attributes that a repository sets for itself (`export-ignore`, `eol`, `ident`) change nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pytest_coopcloud.cli import Completed, run
 from pytest_coopcloud.errors import BadInputError, BadNameError, BadRecipeError, CLIError, CLITimeoutError, SourceError
@@ -23,7 +25,7 @@ from pytest_coopcloud.naming import check_recipe_name
 from pytest_coopcloud.recipes import Version
 from pytest_coopcloud.results import CauseClass
 
-__all__ = ["Source", "SourceSpec", "check_pr", "check_ref", "check_src", "fetch"]
+__all__ = ["Git", "Source", "SourceSpec", "check_pr", "check_ref", "check_src", "fetch"]
 
 #: Where recipes are published (the organisation `coop-cloud` on the project's forge).
 UPSTREAM = "https://git.coopcloud.tech/coop-cloud"
@@ -32,10 +34,14 @@ FORGE = "https://git.coopcloud.tech"
 
 FETCH_TIMEOUT = 300.0
 LOCAL_TIMEOUT = 60.0
-#: A checkout of more than this is no recipe (bytes).
+#: A checkout of more than this is no recipe (bytes, files).
 SIZE_LIMIT = 200 * 1024 * 1024
+FILES_LIMIT = 20_000
+#: A longer address is none (characters).
+URL_LIMIT = 500
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
 _OWNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@-]{0,199}")
 
@@ -148,11 +154,7 @@ class SourceSpec:
                 raise BadInputError("an address and --recipe-src are given", hint="give one of them")
             return cls(text, name, url=_check_url(text, protocols), ref=ref, pr=pr, protocols=protocols)
         if text.startswith((".", "/", "~")) or "/" in text:
-            folder = Path(os.path.abspath((cwd or Path.cwd()) / Path(text).expanduser()))  # noqa: PTH100 - no symlink is followed
-            if not folder.is_dir():
-                raise BadInputError(
-                    f"there is no folder {str(folder)[:200]}", hint="give the folder of a recipe's checkout"
-                )
+            folder = _folder_of(text, cwd or Path.cwd())
             if src or pr:
                 raise BadInputError("a folder and a pull request are given", hint="give the recipe by its name")
             return cls(text, check_recipe_name(folder.name.lower()), folder=folder, ref=ref, protocols=protocols)
@@ -204,15 +206,18 @@ class Source:
             SourceError: It cannot be checked out.
         """
         assert self.repository is not None
-        _checkout(_Git(self.repository), f"refs/tags/{version}^{{commit}}", target)
+        _checkout(Git(self.repository), f"refs/tags/{version}^{{commit}}", target)
         return target
 
     def commit_of(self, version: Version) -> str:
         """Return the commit of a published version."""
         assert self.repository is not None
-        return _Git(self.repository).text(
-            "rev-parse", "--verify", "--end-of-options", f"refs/tags/{version}^{{commit}}"
-        )
+        try:
+            return Git(self.repository).text(
+                "rev-parse", "--verify", "--end-of-options", f"refs/tags/{version}^{{commit}}"
+            )
+        except CLIError as error:
+            raise SourceError(f"the tag {version} names no commit: {error.stderr.strip()}") from error
 
 
 def fetch(spec: SourceSpec, *, mirrors: Path, workdir: Path) -> Source:
@@ -230,12 +235,20 @@ def fetch(spec: SourceSpec, *, mirrors: Path, workdir: Path) -> Source:
     return _from_folder(spec, workdir) if spec.folder is not None else _from_mirror(spec, mirrors, workdir)
 
 
-def without_credentials(url: str) -> str:
-    """Return an address without the user and password in it."""
-    parts = urlsplit(url)
-    if not parts.hostname or "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def without_credentials(text: str) -> str:
+    """Return an address, or a text with addresses in it, without the users and passwords."""
+    return _CREDENTIALS.sub(r"\1", text)
+
+
+def _folder_of(text: str, cwd: Path) -> Path:
+    try:
+        folder = Path(os.path.abspath(cwd / Path(text).expanduser()))  # noqa: PTH100 - no symlink is followed
+        there = folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of nobody
+        there = False
+    if not there:
+        raise BadInputError(f"there is no folder {text[:200]!r}", hint="give the folder of a recipe's checkout")
+    return folder
 
 
 def _name_of(url: str) -> str:
@@ -243,13 +256,20 @@ def _name_of(url: str) -> str:
 
 
 def _check_url(url: str, protocols: str) -> str:
-    scheme = urlsplit(url).scheme if "://" in url else "ssh"
+    try:
+        parts = urlsplit(url if "://" in url else f"ssh://{url.replace(':', '/', 1)}")
+    except ValueError as error:
+        raise BadNameError(f"{url[:80]!r} is no address: {error}", hint="give https://host/owner/name") from error
+    scheme = parts.scheme
     if scheme not in protocols.split(":"):
         raise BadInputError(
             f"{without_credentials(url)[:200]!r} speaks {scheme!r}, and git may speak {protocols.replace(':', ', ')} here",
             hint="more are allowed by COOPCLOUD_GIT_PROTOCOLS, for example https:file",
         )
-    if any(character.isspace() or ord(character) < 32 for character in url) or url.startswith("-"):
+    host = parts.hostname or ""
+    strange = any(character.isspace() or ord(character) < 32 or character == "\x7f" for character in url)
+    nowhere = not parts.path.strip("/") or (scheme != "file" and not host)
+    if strange or nowhere or url.startswith("-") or host.startswith("-") or len(url) > URL_LIMIT:
         raise BadNameError(f"{url[:80]!r} is no address", hint="give https://host/owner/name")
     return url
 
@@ -258,18 +278,29 @@ def _check_url(url: str, protocols: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Git:
+class Git:
     """git on one repository, with nobody's configuration and nothing of the repository's own running."""
 
     folder: Path
     protocols: str = "https:ssh"
+    extra: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, *argv: str, timeout: float = LOCAL_TIMEOUT, check: bool = True) -> Completed:
+    def __call__(
+        self, *argv: str, timeout: float = LOCAL_TIMEOUT, input: str | None = None, check: bool = True
+    ) -> Completed:
+        """Run a command of git."""
         return run(
-            ["git", *_SETTINGS, *argv], cwd=self.folder, timeout=timeout, env=_environment(self.protocols), check=check
+            ["git", *_SETTINGS, *argv],
+            cwd=self.folder,
+            timeout=timeout,
+            env={**_environment(self.protocols), **self.extra},
+            input=input,
+            redact=without_credentials,
+            check=check,
         )
 
     def text(self, *argv: str) -> str:
+        """Run a command of git and return what it printed."""
         return self(*argv).stdout.strip()
 
 
@@ -277,6 +308,7 @@ _SETTINGS = (
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.fsmonitor=false",
     "-c", "protocol.ext.allow=never",
+    "-c", "core.attributesFile=/dev/null",
     "-c", "submodule.recurse=false",
     "-c", "fetch.recurseSubmodules=false",
     "-c", "gc.auto=0",
@@ -295,6 +327,8 @@ def _environment(protocols: str) -> dict[str, str]:
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
         "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
     }
 
@@ -302,22 +336,21 @@ def _environment(protocols: str) -> dict[str, str]:
 def _from_mirror(spec: SourceSpec, mirrors: Path, workdir: Path) -> Source:
     """Fetch through a mirror: cloned once, fetched after, one at a time."""
     mirrors.mkdir(parents=True, exist_ok=True)
-    mirror = mirrors / f"{re.sub(r'[^a-z0-9.]+', '_', without_credentials(spec.url).lower())}.git"
+    mirror = mirrors / f"{_mirror_name(spec.url)}.git"
     with Lock(mirror.with_suffix(".lock")) as lock:
         lock.exclusive()
-        if not mirror.is_dir():
+        _sweep(mirror)
+        git = Git(mirror, spec.protocols)
+        if not mirror.is_dir() or git("for-each-ref", "--count=1", check=False).returncode != 0:
             _clone(spec, mirror)
-        git = _Git(mirror, spec.protocols)
         _fetch(git, spec.url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", prune=True)
-        default = git("symbolic-ref", "--short", "HEAD", check=False).stdout.strip() or "main"
+        default = _default_branch(git, spec.url)
         ref = _resolve(git, spec, default)
         if spec.upstream and spec.upstream != spec.url:
-            with contextlib.suppress(SourceError, BadInputError):
-                # Tags of upstream count as well; those of the repository itself win.
-                _fetch(git, spec.upstream, "refs/tags/*:refs/tags/*", prune=False)
+            _add_upstream_tags(git, spec.upstream)
         repository = workdir.with_name(f"{workdir.name}.git")
         # The mirror is a folder of ours, whatever the recipe's own address may speak.
-        _Git(mirror, f"{spec.protocols}:file")(
+        Git(mirror, f"{spec.protocols}:file")(
             "clone",
             "--quiet",
             "--bare",
@@ -328,10 +361,8 @@ def _from_mirror(spec: SourceSpec, mirrors: Path, workdir: Path) -> Source:
             timeout=FETCH_TIMEOUT,
         )
         # A commit that no branch holds (a pull request's) does not come along with a clone.
-        _Git(repository, f"{spec.protocols}:file")(
-            "fetch", "--quiet", "--no-tags", "--end-of-options", str(mirror), ref
-        )
-    own = _Git(repository)
+        Git(repository, f"{spec.protocols}:file")("fetch", "--quiet", "--no-tags", "--end-of-options", str(mirror), ref)
+    own = Git(repository)
     _checkout(own, ref, workdir)
     versions, rejected = _versions(own)
     branch = spec.ref if spec.ref and not _SHA.fullmatch(spec.ref) else ("" if spec.ref else default)
@@ -352,33 +383,77 @@ def _from_mirror(spec: SourceSpec, mirrors: Path, workdir: Path) -> Source:
     )
 
 
-def _contains(git: _Git, branch: str, commit: str) -> bool:
+def _mirror_name(url: str) -> str:
+    """Name a mirror so that a person can tell whose it is, and no two addresses share one."""
+    shown = without_credentials(url)
+    words = re.sub(r"[^a-z0-9.]+", "_", shown.lower()).strip("_.")
+    return f"{words[-80:]}-{hashlib.sha256(shown.encode()).hexdigest()[:12]}"
+
+
+def _sweep(mirror: Path) -> None:
+    """Remove what a killed git left of this mirror; whoever calls holds its lock, so nobody is at work on it."""
+    for scratch in mirror.parent.glob(f".{mirror.name}-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    for left in [*mirror.glob("*.lock"), *(mirror / "refs").rglob("*.lock")]:
+        left.unlink(missing_ok=True)
+
+
+def _default_branch(git: Git, url: str) -> str:
+    """Return the branch that the repository calls its own now, which need not be the one of when it was cloned."""
+    said = _network(
+        lambda: git("ls-remote", "--symref", "--end-of-options", url, "HEAD", timeout=FETCH_TIMEOUT), url
+    ).stdout
+    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", said, re.MULTILINE)
+    if found is None:
+        return git("symbolic-ref", "--short", "HEAD", check=False).stdout.strip() or "main"
+    git("symbolic-ref", "HEAD", f"refs/heads/{found.group(1)}")
+    return found.group(1)
+
+
+def _add_upstream_tags(git: Git, upstream: str) -> None:
+    """Add the tags of upstream; those of the repository itself win. A recipe may be unknown there."""
+    try:
+        _fetch(git, upstream, "+refs/tags/*:refs/upstream/*", prune=True)
+    except BadInputError:
+        return
+    own = set(_lines(git, "--format=%(refname:strip=2)", "refs/tags"))
+    theirs = [line.split(" ", 1) for line in _lines(git, "--format=%(objectname) %(refname:strip=2)", "refs/upstream")]
+    new = "".join(f"create refs/tags/{tag} {sha}\n" for sha, tag in theirs if tag not in own)
+    git("update-ref", "--stdin", input=new)
+
+
+def _lines(git: Git, *argv: str) -> list[str]:
+    return git("for-each-ref", *argv).stdout.splitlines()
+
+
+def _contains(git: Git, branch: str, commit: str) -> bool:
     done = git("merge-base", "--is-ancestor", "--end-of-options", commit, f"refs/heads/{branch}", check=False)
     return done.returncode == 0
 
 
 def _clone(spec: SourceSpec, mirror: Path) -> None:
     """Make a mirror; one that is not complete never carries the name."""
-    scratch = Path(tempfile.mkdtemp(prefix=".clone-", dir=mirror.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{mirror.name}-", dir=mirror.parent))
     try:
-        git = _Git(scratch, spec.protocols)
+        git = Git(scratch, spec.protocols)
         _network(
             lambda: git(
                 "clone", "--quiet", "--bare", "--end-of-options", spec.url, str(scratch / "new"), timeout=FETCH_TIMEOUT
             ),
             spec.url,
         )
+        shutil.rmtree(mirror, ignore_errors=True)
         (scratch / "new").rename(mirror)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fetch(git: _Git, url: str, *refspecs: str, prune: bool) -> None:
+def _fetch(git: Git, url: str, *refspecs: str, prune: bool) -> None:
     argv = ["fetch", "--quiet", "--no-tags", *(["--prune"] if prune else []), "--end-of-options", url, *refspecs]
     _network(lambda: git(*argv, timeout=FETCH_TIMEOUT), url)
 
 
-def _resolve(git: _Git, spec: SourceSpec, default: str) -> str:
+def _resolve(git: Git, spec: SourceSpec, default: str) -> str:
     """Return the commit under test."""
     wanted = spec.ref or default
     if _SHA.fullmatch(wanted):
@@ -391,6 +466,8 @@ def _resolve(git: _Git, spec: SourceSpec, default: str) -> str:
                     hint="was it force-pushed away, or is it in a fork only? comment again for the newest commit",
                     cause=CauseClass.INFRASTRUCTURE if isinstance(error, SourceError) else CauseClass.RECIPE,
                 ) from error
+        if git.text("rev-parse", "--verify", "--end-of-options", f"{wanted}^{{commit}}") != wanted:
+            raise BadInputError(f"{wanted} is no commit, but a tag", hint="give the commit that it names")
         return wanted
     for form in (f"refs/heads/{wanted}", f"refs/tags/{wanted}"):
         done = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{form}^{{commit}}", check=False)
@@ -401,46 +478,87 @@ def _resolve(git: _Git, spec: SourceSpec, default: str) -> str:
     )
 
 
-def _network(call: Callable[[], Completed], url: str) -> None:
+#: What git says of a repository, or a commit, that it may not read or that is not there.
+_NOT_THERE = re.compile(
+    r"not found|does not exist|does not appear to be a git repository|Authentication failed|could not read Username"
+    r"|not our ref"
+)
+
+
+def _network(call: Callable[[], Completed], url: str) -> Completed:
     shown = without_credentials(url)
     try:
-        call()
+        return call()
     except CLITimeoutError as error:
         raise SourceError(f"{shown} did not answer in {FETCH_TIMEOUT:g} s", hint="try again later") from error
     except CLIError as error:
-        said = error.stderr.strip().replace(url, shown)
-        if re.search(
-            r"not found|does not exist|does not appear to be a git repository|Authentication failed|could not read Username|not our ref",
-            said,
-        ):
+        said = error.stderr.strip()
+        if _NOT_THERE.search(said):
             raise BadInputError(
                 f"there is no repository (or commit) to read at {shown}: {said}", hint="is the name right?"
             ) from error
         raise SourceError(f"{shown} could not be fetched: {said}", hint="can it be reached from here?") from error
 
 
-def _checkout(git: _Git, commit: str, target: Path) -> None:
-    """Lay a commit out as files: what `git archive` gives, so that nothing of the repository runs."""
+#: What a repository's own attributes say of how its files are written is taken back.
+_NO_ATTRIBUTES = "* -text !eol !ident !filter !working-tree-encoding\n"
+
+
+def _checkout(git: Git, commit: str, target: Path) -> None:
+    """Lay a commit out as files, as they were committed, through a git folder that has no settings but ours."""
     target.mkdir(parents=True)
-    packed = target.with_name(f".{target.name}.tar")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        git("archive", "--format=tar", f"--output={packed}", "--end-of-options", commit)
-        if packed.stat().st_size > SIZE_LIMIT:
-            raise BadInputError(f"the checkout has {packed.stat().st_size} bytes, {SIZE_LIMIT} are allowed")
-        run(["tar", "--extract", "--no-same-owner", f"--file={packed}", f"--directory={target}"], timeout=LOCAL_TIMEOUT)
+        sha = git.text("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+        _check_size(git, sha)
+        objects = git.text("rev-parse", "--path-format=absolute", "--git-path", "objects")
+        kind = git.text("rev-parse", "--show-object-format")
+        empty = Git(scratch, extra={"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects)})
+        empty("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", "--end-of-options", str(scratch))
+        (scratch / "info").mkdir(exist_ok=True)
+        (scratch / "info" / "attributes").write_text(_NO_ATTRIBUTES)
+        empty("read-tree", "--end-of-options", sha)
+        empty("-c", "core.bare=false", f"--git-dir={scratch}", f"--work-tree={target}", "checkout-index", "--all")
     except CLIError as error:
-        raise SourceError(f"{commit} cannot be checked out: {error.stderr.strip()}") from error
+        raise SourceError(f"{commit[:100]} cannot be checked out: {error.stderr.strip()}") from error
     finally:
-        packed.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _versions(git: _Git) -> tuple[tuple[Version, ...], tuple[str, ...]]:
+def _quoted(path: str) -> str:
+    """Return a path as an entry of git's list of object folders."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _check_size(git: Git, sha: str) -> None:
+    """Refuse a commit that is too large, before anything of it is written."""
+    listed = git("ls-tree", "-r", "-l", "-z", "--full-tree", "--end-of-options", sha).stdout.split("\0")
+    if len(listed) > FILES_LIMIT:
+        raise BadInputError(f"the checkout has more than {FILES_LIMIT} files", hint="is it a recipe?")
+    size = 0
+    for entry in listed:
+        mode, _, rest = entry.partition(" ")
+        if mode.startswith("1") and mode != "160000":
+            size += int(rest.split()[2])
+    if size > SIZE_LIMIT:
+        raise BadInputError(f"the checkout has {size} bytes, {SIZE_LIMIT} are allowed", hint="is it a recipe?")
+
+
+def _versions(git: Git) -> tuple[tuple[Version, ...], tuple[str, ...]]:
     """Return the published versions, oldest first, and the tags that are none."""
     found, rejected = [], []
-    for tag in git.text("for-each-ref", "--format=%(refname:strip=2)", "refs/tags").splitlines():
+    for line in _lines(git, "--format=%(objecttype) %(*objecttype) %(refname:strip=2)", "refs/tags"):
+        kind, peeled, tag = line.split(" ", 2)
         try:
-            found.append(Version.parse(tag))
+            version = Version.parse(tag)
         except BadRecipeError:
+            rejected.append(tag[:80])
+            continue
+        # A leading zero would be lost on the way back to the tag's name; a tag may name a file or a folder.
+        if str(version) == tag and (peeled or kind) in ("commit", "tag"):
+            found.append(version)
+        else:
             rejected.append(tag[:80])
     return tuple(sorted(found)), tuple(rejected[:50])
 
@@ -451,11 +569,13 @@ def _versions(git: _Git) -> tuple[tuple[Version, ...], tuple[str, ...]]:
 def _from_folder(spec: SourceSpec, workdir: Path) -> Source:
     """Copy the working tree as it lies, with changes that no commit holds, or take a ref of its repository."""
     assert spec.folder is not None
-    git = _Git(spec.folder, "file")
-    if git("rev-parse", "--git-dir", check=False).returncode != 0:
+    git = Git(spec.folder, "file")
+    inside = git("rev-parse", "--show-prefix", check=False)
+    # A folder within somebody else's repository has no commits or tags of its own.
+    if inside.returncode != 0 or inside.stdout.strip():
         if spec.ref:
             raise BadInputError(f"{spec.folder} is no git repository, so there is no {spec.ref!r} in it")
-        _copy(spec.folder, workdir, None)
+        _copy(spec.folder, workdir, None if inside.returncode != 0 else _tracked(git))
         return _folder_source(spec, workdir, "", dirty=True, git=None)
     head = git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False).stdout.strip()
     if spec.ref:
@@ -465,13 +585,22 @@ def _from_folder(spec: SourceSpec, workdir: Path) -> Source:
         head = done.stdout.strip()
         _checkout(git, head, workdir)
         return _folder_source(spec, workdir, head, dirty=False, git=git)
-    files = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
-    _copy(spec.folder, workdir, [name for name in files if name])
-    dirty = bool(git("status", "--porcelain", "--untracked-files=normal").stdout.strip())
+    _copy(spec.folder, workdir, _tracked(git))
+    changes = git("status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=all")
+    dirty = bool(changes.stdout.strip())
     return _folder_source(spec, workdir, head, dirty=dirty, git=git)
 
 
-def _folder_source(spec: SourceSpec, workdir: Path, ref: str, *, dirty: bool, git: _Git | None) -> Source:
+def _tracked(git: Git) -> list[str]:
+    """Return the files of a working tree, but those that are ignored."""
+    names = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
+    unreadable = [name for name in names if "\ufffd" in name]
+    if unreadable:
+        raise BadInputError(f"the name of a file is no UTF-8: {unreadable[0][:200]!r}", hint="rename it")
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _folder_source(spec: SourceSpec, workdir: Path, ref: str, *, dirty: bool, git: Git | None) -> Source:
     versions, rejected = _versions(git) if git else ((), ())
     branch = git("symbolic-ref", "--short", "HEAD", check=False).stdout.strip() if git and not spec.ref else ""
     assert spec.folder is not None
@@ -492,17 +621,24 @@ def _folder_source(spec: SourceSpec, workdir: Path, ref: str, *, dirty: bool, gi
 
 
 def _copy(folder: Path, workdir: Path, names: list[str] | None) -> None:
-    """Copy files (all of a folder where no names are given); links are copied as links."""
+    """Copy files (all of a folder where no names are given); links are copied as links, and none is followed."""
     workdir.mkdir(parents=True)
+    real = folder.resolve()
     size = 0
     listed = names if names is not None else [str(path.relative_to(folder)) for path in folder.rglob("*")]
+    if len(listed) > FILES_LIMIT:
+        raise BadInputError(f"{folder} holds more than {FILES_LIMIT} files", hint="is it the folder of a recipe?")
     for name in listed:
         source, target = folder / name, workdir / name
-        if source.is_dir() and not source.is_symlink():
-            continue
-        if not source.is_symlink() and not source.exists():
+        try:
+            found = source.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             continue  # deleted, and not yet in a commit
-        size += source.lstat().st_size
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            continue
+        if not source.parent.resolve().is_relative_to(real):
+            continue  # below a link that took the place of a folder
+        size += found.st_size
         if size > SIZE_LIMIT:
             raise BadInputError(f"{folder} holds more than {SIZE_LIMIT} bytes", hint="is it the folder of a recipe?")
         target.parent.mkdir(parents=True, exist_ok=True)
