@@ -8,11 +8,12 @@ Example:
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from pytest_coopcloud.errors import BadEnrolmentError
 from pytest_coopcloud.policy import Allow
@@ -32,6 +33,16 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _below_the_domain(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must begin with `/`")
+    return value
+
+
+#: A path of the app, for example `/login`.
+AppPath = Annotated[str, AfterValidator(_below_the_domain)]
+
+
 class Check(_Model):
     """A question to the app that needs no code: ask a path, look at the answer.
 
@@ -42,7 +53,7 @@ class Check(_Model):
         contains: What the body must contain; nothing is asked where empty.
     """
 
-    path: str = "/"
+    path: AppPath = "/"
     status: Statuses = (200,)
     title: str = ""
     contains: str = ""
@@ -73,7 +84,7 @@ class RecipeMeta(_Model):
         dependencies: Commands that the trial needs on this machine (`jq`, ...); a missing one is said before anything runs.
     """
 
-    health_path: str = "/"
+    health_path: AppPath = "/"
     health_status: Statuses = (200,)
     extra_env: Mapping[str, str] = Field(default_factory=dict)
     extra_domains: tuple[str, ...] = ()
@@ -88,11 +99,12 @@ class RecipeMeta(_Model):
     allow: Allow = Field(default_factory=Allow)
     dependencies: tuple[str, ...] = ()
 
-    @field_validator("health_path")
+    @field_validator("extra_env")
     @classmethod
-    def _begins_with_slash(cls, value: str) -> str:
-        if not value.startswith("/"):
-            raise ValueError("must begin with `/`")
+    def _has_keys(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for key in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+                raise ValueError(f"{key[:80]!r} is no key of a `.env`")
         return value
 
     @field_validator("skip")
@@ -112,30 +124,42 @@ def check_meta(given: RecipeMeta | Mapping[str, Any], where: Path | str) -> Reci
     Raises:
         BadEnrolmentError: A key or a value is wrong; the message names the file, the key and the nearest right one.
     """
+    if isinstance(given, RecipeMeta):
+        return given
+    if not isinstance(given, Mapping):
+        raise bad_enrolment(TypeError(f"it is of type {type(given).__name__}"), where)
     try:
-        return given if isinstance(given, RecipeMeta) else RecipeMeta.model_validate(dict(given))
-    except (ValidationError, TypeError, ValueError) as error:
+        return RecipeMeta.model_validate(dict(given))
+    except ValidationError as error:
         raise bad_enrolment(error, where) from error
 
 
 def bad_enrolment(error: Exception, where: Path | str) -> BadEnrolmentError:
     """Turn what pydantic says of a wrong `RecipeMeta` into one sentence for the recipe's maintainer."""
     if not isinstance(error, ValidationError):
-        return BadEnrolmentError(f"{where}: pytest_coopcloud_recipe_meta gave no RecipeMeta: {error}")
-    model: type[BaseModel] = Check if error.title == "Check" else RecipeMeta
-    said, hint = [], ""
+        return BadEnrolmentError(
+            f"{where}: pytest_coopcloud_recipe_meta gave no RecipeMeta: {error}",
+            hint="return a RecipeMeta, or a mapping",
+        )
+    said, hints = [], []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path)
         if problem["type"] == "extra_forbidden":
-            last = str(problem["loc"][-1])
-            known = list(
-                (
-                    Allow if "allow" in problem["loc"][:-1] else Check if "checks" in problem["loc"] else model
-                ).model_fields
-            )
-            near = difflib.get_close_matches(last, known, n=1, cutoff=0.4)
             said.append(f"{error.title} has no key {key!r}")
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+            hints.append(_nearest(error.title, path))
         else:
-            said.append(f"{key}: {problem['msg']} (it is {problem['input']!r})")
-    return BadEnrolmentError(f"{where}: {'; '.join(said)}", hint=hint or "see docs/reference.md, RecipeMeta")
+            # A value of a secret is shown nowhere, a wrong one included.
+            shown = "" if path[:1] == ["secrets"] else f" (it is {str(problem['input'])[:80]!r})"
+            said.append(f"{key or error.title}: {problem['msg']}{shown}")
+    return BadEnrolmentError(
+        f"{where}: {'; '.join(said)}", hint="; ".join(dict.fromkeys(hints)) or "see docs/reference.md, RecipeMeta"
+    )
+
+
+def _nearest(title: str, path: list[str]) -> str:
+    models: Mapping[str, type[BaseModel]] = {"checks": Check, "allow": Allow}
+    own: Mapping[str, type[BaseModel]] = {"Check": Check, "Allow": Allow}
+    known = list(((models.get(path[0]) if path[1:] else own.get(title)) or RecipeMeta).model_fields)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
