@@ -379,7 +379,7 @@ def prepare(file: ComposeFile, env: Mapping[str, str], root: Path) -> dict[str, 
         return value
 
     model = {key: fill(value, (key,)) if key in SECTIONS else value for key, value in file.model.items()}
-    shape = _Shape(file, env, root)
+    shape = _Shape(file, env, root.absolute())
     made: dict[str, Any] = {}
     for key, value in model.items():
         if key in SECTIONS:

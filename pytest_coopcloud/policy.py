@@ -1,8 +1,12 @@
 """What a compose file may ask of the host.
 
-The check is made on the model as it is submitted: all files merged, all variables filled in. It stops mistakes and lazy
-attacks, before anything is created; it is no fence against a determined author, whose image runs anyway. What a recipe
-needs beyond it, its enrolment allows: `RecipeMeta(allow=Allow(binds=["/etc/hostname"]))`.
+The check is made on the model as it is submitted: all files merged, all variables filled in, everything in the long form.
+It stops mistakes and lazy attacks, before anything is created; it is no fence against a determined author, whose image
+runs anyway. What a recipe needs beyond it, its enrolment allows: `RecipeMeta(allow=Allow(binds=["/etc/hostname"]))`.
+
+Example:
+    >>> [violation.where for violation in check(rendered, name=name, checkout=path)]   # doctest: +SKIP
+    ['services.app.privileged', 'services.app.volumes']
 """
 
 from __future__ import annotations
@@ -24,14 +28,47 @@ __all__ = ["Allow", "Violation", "check", "enforce"]
 #: Files of the host that real recipes mount, read only.
 BINDS = ("/etc/timezone", "/etc/localtime")
 NETWORK = "proxy"
+MOST_SERVICES = 40
 MOST_REPLICAS = 10
 LONGEST_GRACE = 300.0
 
-#: Keys of a service that give it the host, whether this engine obeys them or a later one might.
-_FORBIDDEN = (
-    "privileged devices device_cgroup_rules network_mode pid ipc userns_mode uts cgroup cgroup_parent cap_add sysctls "
-    "security_opt volumes_from runtime external_links links credential_spec gpus build extends develop env_file"
-).split()
+#: Keys of a service that give it nothing of the host. What is not here is refused, also where this engine ignores it: abra,
+#: or a later engine, may not.
+_HARMLESS = frozenset(
+    (
+        *("image", "command", "entrypoint", "environment", "labels", "deploy", "healthcheck", "networks", "volumes"),
+        *("secrets", "configs", "ports", "stop_grace_period", "stop_signal", "user", "working_dir", "hostname"),
+        *(
+            "domainname",
+            "dns",
+            "dns_search",
+            "extra_hosts",
+            "init",
+            "read_only",
+            "tty",
+            "stdin_open",
+            "tmpfs",
+            "logging",
+        ),
+        *(
+            "expose",
+            "depends_on",
+            "restart",
+            "container_name",
+            "cap_drop",
+            "ulimits",
+            "shm_size",
+            "privileged",
+            "links",
+        ),
+    )
+)
+#: Where the log of a container may go: to where the run's evidence is read from.
+_LOGGING = ("", "json-file", "local")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+#: What labels of these name spaces say is for the engine, or for us, to say.
+_OTHERS_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.", "coopcloud.pytest.")
 
 
 class Allow(BaseModel):
@@ -39,11 +76,11 @@ class Allow(BaseModel):
 
     Attributes:
         binds: Paths of the host that may be mounted, read only; `path:rw` for writing.
-        ports: Ports that may be published.
+        ports: Ports that may be published; 0 for one that the engine chooses.
         cap_add: Capabilities that may be added.
         networks: External networks beside `proxy`.
         keys: Other keys of a service (`sysctls`, `devices`, ...).
-        host_regexp: Whether routers may match by pattern.
+        host_regexp: Whether routers may take hosts by pattern, or all of them: `HostRegexp`, `HostSNI(*)`, UDP.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,8 +114,17 @@ def check(
     allow: Allow | None = None,
     extra_domains: Sequence[str] = (),
 ) -> list[Violation]:
-    """Return everything that a recipe asks and may not have."""
-    return list(_Check(rendered, name, checkout, allow or Allow(), {name.domain, *extra_domains}).all())
+    """Return everything that a recipe asks and may not have.
+
+    Args:
+        rendered: The recipe as it is submitted.
+        name: The run's names: what it makes carries its prefix, its routers lead from its domain.
+        checkout: Where the files of configs and secrets must lie.
+        allow: What the enrolment allows beyond the policy.
+        extra_domains: Hosts of this app beside the run's domain, as the enrolment declares them.
+    """
+    domains = frozenset(domain.lower() for domain in (name.domain, *extra_domains))
+    return list(_Check(rendered, name, checkout, allow or Allow(), domains).all())
 
 
 def enforce(
@@ -89,11 +135,10 @@ def enforce(
     allow: Allow | None = None,
     extra_domains: Sequence[str] = (),
 ) -> None:
-    """Refuse a recipe that asks for more than it may have.
+    """Refuse a recipe that asks for more than it may have; see `check`.
 
     Raises:
         PolicyError: With everything that is refused, and what would allow it.
-        BadNameError: A name is too long for Docker.
     """
     found = check(rendered, name=name, checkout=checkout, allow=allow, extra_domains=extra_domains)
     if found:
@@ -106,194 +151,339 @@ def enforce(
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Check:
     rendered: RenderedRecipe
     name: RunName
     checkout: Path
     allow: Allow
-    domains: set[str]
+    domains: frozenset[str]
 
     def all(self) -> Iterator[Violation]:
-        model = self.rendered.compose
-        for service, spec in self.rendered.services.items():
+        services = self.rendered.services
+        if len(services) > MOST_SERVICES:
+            yield Violation("services", str(len(services)), f"{MOST_SERVICES} at most")
+        for service, spec in services.items():
+            yield from self._name(f"services.{service}", f"{self.name.prefix}{service}")
             yield from self._service(f"services.{service}", spec)
             yield from self._labels(f"services.{service}.deploy.labels", self.rendered.labels(service))
-            own = {key: "" if value is None else str(value) for key, value in (spec.get("labels") or {}).items()}
-            yield from self._labels(f"services.{service}.labels", own)
-        for key, spec in (model.get("networks") or {}).items():
-            yield from self._network(f"networks.{key}", key, spec or {})
+            yield from self._labels(f"services.{service}.labels", spec.get("labels") or {})
+        for key, network in self._section("networks"):
+            yield from self._network(f"networks.{key}", network)
         for kind in ("volumes", "secrets", "configs"):
-            for key, spec in (model.get(kind) or {}).items():
-                yield from self._object(f"{kind}.{key}", kind, key, spec or {})
-        known = set(model.get("networks") or {}) | {"default"}
-        for service, spec in self.rendered.services.items():
-            for network in spec.get("networks") or []:
-                if network not in known:
-                    yield Violation(f"services.{service}.networks", str(network), "no such network in the file")
+            for key, thing in self._section(kind):
+                yield from self._object(f"{kind}.{key}", kind, key, thing)
+
+    def _section(self, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield from (self.rendered.compose.get(name) or {}).items()
+
+    def _name(self, where: str, name: str) -> Iterator[Violation]:
+        try:
+            self.name.check(name)
+        except BadNameError as error:
+            yield Violation(where, name, error.message)
 
     # Services
 
     def _service(self, where: str, spec: Mapping[str, Any]) -> Iterator[Violation]:
-        for key in _FORBIDDEN:
-            value = spec.get(key)
-            if value in (None, False, [], {}) or key in self.allow.keys:
+        for key, value in spec.items():
+            if key.startswith("x-") or key in self.allow.keys or value in (None, False, [], {}, ""):
                 continue
-            if key == "cap_add" and set(value) <= set(self.allow.cap_add):
-                continue
-            way = f"cap_add={list(value)!r}" if key == "cap_add" else f"keys=[{key!r}]"
-            yield Violation(f"{where}.{key}", _short(value), "gives the container something of the host", way)
-        for entry in spec.get("volumes") or []:
-            yield from self._mount(f"{where}.volumes", entry)
-        for entry in spec.get("ports") or []:
-            published = _published(entry)
+            if key == "cap_add":
+                for capability in sorted(set(value) - set(self.allow.cap_add)):
+                    way = f"cap_add=[{capability!r}]"
+                    yield Violation(f"{where}.cap_add", capability, "is a right over the host", way)
+            elif key not in _HARMLESS or (key == "privileged" and value):
+                why = "gives the container something of the host"
+                yield Violation(f"{where}.{key}", _short(value), why, f"keys=[{key!r}]")
+        for mount in spec.get("volumes") or []:
+            yield from self._mount(f"{where}.volumes", mount)
+        for port in spec.get("ports") or []:
+            published = port.get("published") or 0
             if published not in self.allow.ports:
-                yield Violation(
-                    f"{where}.ports", _short(entry), "publishes a port of the host", f"ports=[{published or 0}]"
-                )
-        deploy = spec.get("deploy") or {}
-        replicas = deploy.get("replicas")
-        if replicas is not None and not _within(replicas, MOST_REPLICAS):
-            yield Violation(f"{where}.deploy.replicas", str(replicas), f"{MOST_REPLICAS} at most")
-        from pytest_coopcloud.deployers.probes import seconds
-
+                shown = f"{published or 'any'}:{port.get('target')}"
+                yield Violation(f"{where}.ports", shown, "publishes a port of the host", f"ports=[{published}]")
+        yield from self._shared_names(f"{where}.networks", spec.get("networks") or {})
+        yield from self._deploy(f"{where}.deploy", spec.get("deploy") or {})
+        driver = str((spec.get("logging") or {}).get("driver") or "")
+        if driver not in _LOGGING and "logging" not in self.allow.keys:
+            why = "takes the log away from the run's evidence"
+            yield Violation(f"{where}.logging.driver", driver, why, "keys=['logging']")
         grace = spec.get("stop_grace_period")
-        if grace is not None and seconds(grace) > LONGEST_GRACE:
-            yield Violation(f"{where}.stop_grace_period", str(grace), f"{LONGEST_GRACE:g} s at most")
+        if grace is not None and not 0 <= _seconds(grace) <= LONGEST_GRACE:
+            yield Violation(f"{where}.stop_grace_period", _short(grace), f"{LONGEST_GRACE:g} s at most")
 
-    def _mount(self, where: str, entry: Any) -> Iterator[Violation]:
-        source, read_only, kind = _source(entry)
-        if kind in ("tmpfs", "npipe", "cluster"):
-            if kind != "tmpfs":
-                yield Violation(where, _short(entry), f"mounts of type {kind} are not for a trial")
+    def _deploy(self, where: str, deploy: Mapping[str, Any]) -> Iterator[Violation]:
+        replicas = deploy.get("replicas")
+        if replicas is not None and not (isinstance(replicas, int) and 0 <= replicas <= MOST_REPLICAS):
+            yield Violation(f"{where}.replicas", _short(replicas), f"{MOST_REPLICAS} at most")
+        if deploy.get("mode") not in (None, "", "replicated", "global"):
+            yield Violation(f"{where}.mode", _short(deploy["mode"]), "only replicated and global services")
+        for kind, limits in (deploy.get("resources") or {}).items():
+            for key in ("devices", "generic_resources"):
+                if isinstance(limits, Mapping) and limits.get(key):
+                    yield Violation(
+                        f"{where}.resources.{kind}.{key}", _short(limits[key]), "asks for the host's devices"
+                    )
+
+    def _mount(self, where: str, mount: Mapping[str, Any]) -> Iterator[Violation]:
+        kind, source = mount["type"], str(mount.get("source") or "")
+        shown = f"{source}:{mount.get('target')}"
+        if kind == "tmpfs":
             return
-        if not source or (kind != "bind" and source in self.rendered.volumes):
+        if kind == "volume":
+            options = mount.get("volume") or {}
+            if source and source not in self.rendered.volumes:
+                yield Violation(where, shown, "no such volume in the file")
+            elif set(options) - {"nocopy"}:
+                yield Violation(
+                    where, shown, f"a volume is mounted with `nocopy` only, not {', '.join(sorted(options))}"
+                )
             return
-        if kind != "bind" and not source.startswith(("/", ".", "~")):
-            yield Violation(where, _short(entry), "no such volume in the file")
+        if kind != "bind":
+            yield Violation(where, shown, f"mounts of type {kind} are not for a trial")
             return
-        if (source in BINDS and read_only) or f"{source}:rw" in self.allow.binds:
-            return
-        if source in self.allow.binds and read_only:
-            return
-        way = f"binds=[{source if read_only else source + ':rw'!r}]"
-        yield Violation(where, _short(entry), "mounts a path of the host", way)
+        read_only = mount.get("read_only") is True
+        allowed = (source in (*BINDS, *self.allow.binds) and read_only) or f"{source}:rw" in self.allow.binds
+        propagation = str((mount.get("bind") or {}).get("propagation") or "rprivate")
+        if not allowed:
+            way = f"binds=[{source if read_only else source + ':rw'!r}]"
+            yield Violation(where, shown, f"mounts a path of the host{'' if read_only else ', to write'}", way)
+        elif propagation not in ("private", "rprivate"):
+            yield Violation(where, shown, f"propagates mounts ({propagation})")
+
+    def _shared_names(self, where: str, networks: Mapping[str, Any]) -> Iterator[Violation]:
+        """Refuse names on a network that other stacks are on as well: they would answer in the place of others."""
+        outside = {key for key, spec in self._section("networks") if spec.get("external")}
+        for network, spec in networks.items():
+            for alias in (spec or {}).get("aliases") or [] if network in outside else []:
+                if alias.lower() not in self.domains and not alias.startswith(self.name.stack):
+                    yield Violation(
+                        f"{where}.{network}.aliases", _short(alias), "is a name for every stack on this network"
+                    )
 
     # What a file defines beside services
 
-    def _network(self, where: str, key: str, spec: Mapping[str, Any]) -> Iterator[Violation]:
-        external = spec.get("external")
-        inner = external.get("name") if isinstance(external, Mapping) else None
-        name = str(spec.get("name") or inner or key)
-        if external:
+    def _network(self, where: str, spec: Mapping[str, Any]) -> Iterator[Violation]:
+        name = str(spec.get("name") or "")
+        if spec.get("external"):
             if name not in (NETWORK, *self.allow.networks):
                 yield Violation(where, name, f"only the network `{NETWORK}` is shared", f"networks=[{name!r}]")
-        elif spec.get("name") and not name.startswith(self.name.prefix):
+            return
+        if name and not name.startswith(self.name.prefix):
             yield Violation(f"{where}.name", name, f"must begin with {self.name.prefix}")
-        elif spec.get("driver") not in (None, "overlay"):
+        if spec.get("driver") not in (None, "", "overlay"):
             yield Violation(f"{where}.driver", str(spec["driver"]), "only overlay networks")
 
     def _object(self, where: str, kind: str, key: str, spec: Mapping[str, Any]) -> Iterator[Violation]:
-        external = spec.get("external")
-        inner = external.get("name") if isinstance(external, Mapping) else None
-        named = spec.get("name") or inner
-        name = str(named or (key if external else f"{self.name.prefix}{key}"))
+        name = str(spec.get("name") or f"{self.name.prefix}{key}")
         if not name.startswith(self.name.prefix):
             yield Violation(where, name, f"belongs to something else: its name must begin with {self.name.prefix}")
         elif kind != "volumes":
-            try:
-                self.name.check(name)
-            except BadNameError as error:
-                yield Violation(where, name, error.message)
-        if kind == "volumes" and (spec.get("driver_opts") or spec.get("driver") not in (None, "local")):
-            yield Violation(
-                where,
-                _short(spec.get("driver_opts") or spec.get("driver")),
-                "a volume of its own kind may be a path of the host",
-            )
-        if spec.get("file") is not None:
+            yield from self._name(where, name)
+        if kind == "volumes":
+            if spec.get("driver_opts") or spec.get("driver") not in (None, "", "local"):
+                why = "a volume of its own kind may be a path of the host"
+                yield Violation(where, _short(spec.get("driver_opts") or spec.get("driver")), why)
+            return
+        if spec.get("file"):
             yield from self._file(f"{where}.file", str(spec["file"]))
-        for forbidden in ("environment", "driver") if kind != "volumes" else ():
-            if spec.get(forbidden):
-                yield Violation(f"{where}.{forbidden}", _short(spec[forbidden]), "is read from the host")
+        for foreign in sorted(set(spec) - {"name", "file", "external", "labels", "template_driver"}):
+            if not foreign.startswith("x-") and spec[foreign]:
+                yield Violation(f"{where}.{foreign}", _short(spec[foreign]), "is read from the host")
 
     def _file(self, where: str, text: str) -> Iterator[Violation]:
-        path = self.checkout / text
         try:
-            real = path.resolve(strict=True)
-        except OSError:
-            yield Violation(where, text, "is not there")
+            real = (self.checkout / text).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            yield Violation(where, _short(text), "is not there")
             return
         if not real.is_relative_to(self.checkout.resolve()):
-            yield Violation(where, text, "leads out of the recipe")
+            yield Violation(where, _short(text), "leads out of the recipe")
         elif not real.is_file():
-            yield Violation(where, text, "is no file")
+            yield Violation(where, _short(text), "is no file")
 
     # Labels
 
     def _labels(self, where: str, labels: Mapping[str, str]) -> Iterator[Violation]:
         for key, value in labels.items():
-            lowered = key.lower()
-            if lowered.startswith(("com.docker.", "io.docker.", "org.dockerproject.", "coopcloud.pytest.")):
-                yield Violation(where, key, "is not a label for a recipe to set")
+            lowered = key.lower().strip()
+            if lowered.startswith(_OTHERS_LABELS):
+                yield Violation(where, _short(key), "is not a label for a recipe to set")
             elif lowered.startswith("coop-cloud.") and not key.startswith(f"coop-cloud.{self.name.stack}."):
-                yield Violation(where, key, "speaks for another stack")
-            elif lowered.startswith("traefik.") and lowered.endswith(".rule"):
-                yield from self._rule(f"{where}: {key}", value)
-            elif (
-                lowered.startswith("traefik.")
-                and re.search(r"routers\.[^.]+\.service$", lowered)
-                and value.endswith("@internal")
-            ):
-                yield Violation(where, f"{key}={value}", "leads to the proxy's own service")
+                yield Violation(where, _short(key), "speaks for another stack")
+            elif lowered.startswith("traefik."):
+                yield from self._routing(f"{where}: {key}", lowered, value)
+
+    def _routing(self, where: str, key: str, value: str) -> Iterator[Violation]:
+        if key.startswith("traefik.udp.routers.") and not self.allow.host_regexp:
+            yield Violation(where, _short(value), "takes all of an entry point: UDP knows no hosts", "host_regexp=True")
+        elif re.fullmatch(r"traefik\.(?:http|tcp)\.routers\.[^.]+\.rule", key):
+            yield from self._rule(where, value)
+        elif re.search(r"\.routers\.[^.]+\.service$", key) and re.search(r"@(?!docker$|swarm$)", value.strip().lower()):
+            yield Violation(where, _short(value), "leads to a service that is not this stack's")
+        elif re.search(r"\.loadbalancer\.servers?(?:\[\d+\])?\.(?:url|address)$", key):
+            yield Violation(where, _short(value), "leads to somewhere that is not this stack")
 
     def _rule(self, where: str, rule: str) -> Iterator[Violation]:
-        if re.search(r"Host(?:SNI)?Regexp|HostHeader", rule, re.IGNORECASE) and not self.allow.host_regexp:
-            yield Violation(where, rule[:120], "matches hosts by pattern", "host_regexp=True")
+        try:
+            parsed = _Rule.parse(rule)
+        except ValueError as error:
+            yield Violation(where, _short(rule), f"is a rule that cannot be read: {error}")
             return
-        matchers = re.findall(r"\bHost(?:SNI)?\s*\(([^)]*)\)", rule, re.IGNORECASE)
-        hosts = [host for matcher in matchers for host in re.findall(r"[`'\"]([^`'\"]*)[`'\"]", matcher)]
-        # A rule that names no host takes every host; so does an alternative without one.
-        alternatives = re.split(r"\|\|", rule)
-        if not hosts or any(
-            not re.search(r"\bHost(?:SNI)?\s*\(", part, re.IGNORECASE)
-            for part in alternatives
-            if "(" in part and len(alternatives) > 1
-        ):
-            if not (hosts and "&&" in rule):
-                yield Violation(where, rule[:120], "takes requests for every host")
-        if re.search(r"!\s*\(?\s*Host", rule, re.IGNORECASE):
-            yield Violation(where, rule[:120], "takes every host but some")
-        for host in hosts:
+        if parsed.patterns and not self.allow.host_regexp:
+            yield Violation(where, _short(rule), "takes hosts by pattern", "host_regexp=True")
+        for host in parsed.hosts:
             if host.lower() not in self.domains:
-                yield Violation(where, host[:120], f"is not this run's: only {', '.join(sorted(self.domains))}")
+                yield Violation(where, _short(host), f"is not this run's: only {', '.join(sorted(self.domains))}")
+        if not parsed.bound:
+            yield Violation(where, _short(rule), "takes requests for every host")
+
+
+# Rules of routers
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a rule of a router, or a part of it, takes.
+
+    Attributes:
+        hosts: The hosts it names.
+        patterns: Whether it takes hosts by pattern.
+        bound: Whether it takes only requests for the hosts that it names.
+    """
+
+    hosts: tuple[str, ...] = ()
+    patterns: bool = False
+    bound: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> _Rule:
+        """Read a rule.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if len(text) > _RULE_LIMIT:
+            raise ValueError(f"it has {len(text)} characters, {_RULE_LIMIT} are allowed")
+        tokens: list[str] = []
+        at = 0
+        while text[at:].strip():
+            found = _TOKEN.match(text, at)
+            if found is None:
+                raise ValueError(f"{text[at : at + 20]!r} is no part of one")
+            tokens.append(found.group(1))
+            at = found.end()
+        reader = _RuleReader(tokens)
+        rule = reader.either(0)
+        if reader.tokens:
+            raise ValueError(f"{reader.tokens[0]!r} is one too many")
+        return rule
+
+    def _with(self, other: _Rule, *, bound: bool) -> _Rule:
+        return _Rule((*self.hosts, *other.hosts), self.patterns or other.patterns, bound)
+
+    def both(self, other: _Rule) -> _Rule:
+        """Return what `self && other` takes."""
+        return self._with(other, bound=self.bound or other.bound)
+
+    def either(self, other: _Rule) -> _Rule:
+        """Return what `self || other` takes."""
+        return self._with(other, bound=self.bound and other.bound)
+
+
+_TOKEN = re.compile(r"\s*(`[^`]*`|\"[^\"]*\"|&&|\|\||[!(),]|[A-Za-z]+)")
+_RULE_DEPTH = 20
+_RULE_LIMIT = 4096
+
+
+@dataclass
+class _RuleReader:
+    """Reads the tokens of a rule: `||` binds less than `&&`, and that less than `!`."""
+
+    tokens: list[str]
+
+    def either(self, depth: int) -> _Rule:
+        if depth > _RULE_DEPTH:
+            raise ValueError("it is nested too deep")
+        rule = self._both(depth)
+        while self._next("||"):
+            rule = rule.either(self._both(depth))
+        return rule
+
+    def _both(self, depth: int) -> _Rule:
+        rule = self._one(depth)
+        while self._next("&&"):
+            rule = rule.both(self._one(depth))
+        return rule
+
+    def _one(self, depth: int) -> _Rule:
+        if self._next("!"):
+            inner = self._one(depth + 1) if depth < _RULE_DEPTH else _Rule()
+            return _Rule(inner.hosts, inner.patterns, bound=False)
+        if self._next("("):
+            rule = self.either(depth + 1)
+            self._need(")")
+            return rule
+        return self._matcher()
+
+    def _matcher(self) -> _Rule:
+        name = self._take().lower()
+        if not name.isalpha():
+            raise ValueError(f"{name!r} is no matcher")
+        self._need("(")
+        values: list[str] = []
+        while not self._next(")"):
+            values.append(self._text())
+            if not self._next(","):
+                self._need(")")
+                break
+        if name in ("hostregexp", "hostsniregexp"):
+            return _Rule(patterns=True, bound=True)
+        if name not in ("host", "hostsni", "hostheader"):
+            return _Rule()
+        if not values:
+            raise ValueError(f"{name} names nothing")
+        named = tuple(value for value in values if value != "*")
+        return _Rule(named, patterns=len(named) < len(values), bound=True)
+
+    def _text(self) -> str:
+        token = self._take()
+        if token[0] not in '`"':
+            raise ValueError(f"{token!r} stands not in quotes")
+        return token[1:-1]
+
+    def _next(self, token: str) -> bool:
+        if self.tokens[:1] == [token]:
+            del self.tokens[0]
+            return True
+        return False
+
+    def _need(self, token: str) -> None:
+        if not self._next(token):
+            raise ValueError(f"{token!r} is missing")
+
+    def _take(self) -> str:
+        if not self.tokens:
+            raise ValueError("it ends too early")
+        return self.tokens.pop(0)
 
 
 def _short(value: Any) -> str:
     return str(value)[:120]
 
 
-def _within(value: Any, most: int) -> bool:
-    try:
-        return 0 <= int(value) <= most
-    except (TypeError, ValueError):
-        return False
-
-
-def _published(entry: Any) -> int | None:
-    text = str(entry.get("published") or "") if isinstance(entry, Mapping) else ""
-    if not text and not isinstance(entry, Mapping):
-        parts = str(entry).partition("/")[0].split(":")
-        text = parts[-2] if len(parts) > 1 else ""
-    return int(text) if text.isdigit() else None
-
-
-def _source(entry: Any) -> tuple[str, bool, str]:
-    """Return the source of a mount, whether it is read only, and its type."""
-    if isinstance(entry, Mapping):
-        return str(entry.get("source") or ""), bool(entry.get("read_only")), str(entry.get("type") or "volume")
-    parts = str(entry).split(":")
-    if len(parts) == 1:
-        return "", False, "volume"
-    kind = "bind" if parts[0].startswith(("/", ".", "~")) else "volume"
-    return parts[0], "ro" in (parts[2].split(",") if len(parts) > 2 else []), kind
+def _seconds(duration: Any) -> float:
+    """Read a duration as the engine does; what is none is endless."""
+    text = str(duration)
+    if text in ("0", "+0"):
+        return 0.0
+    parts = list(_DURATION.finditer(text.removeprefix("+")))
+    if not parts or "".join(part.group() for part in parts) != text.removeprefix("+"):
+        return float("inf")
+    total = 0.0
+    for part in parts:
+        number = re.match(r"[0-9.]+", part.group())
+        assert number is not None
+        total += float(number.group()) * _UNITS[part.group()[number.end() :]]
+    return total
