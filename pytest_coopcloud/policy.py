@@ -65,6 +65,7 @@ _HARMLESS = frozenset(
 )
 #: Where the log of a container may go: to where the run's evidence is read from.
 _LOGGING = ("", "json-file", "local")
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: What labels of these name spaces say is for the engine, or for us, to say.
@@ -80,6 +81,7 @@ class Allow(BaseModel):
         cap_add: Capabilities that may be added.
         networks: External networks beside `proxy`.
         keys: Other keys of a service (`sysctls`, `devices`, ...).
+        proxy_names: What names of routers and services of the proxy may begin with, beside the stack's name.
         host_regexp: Whether routers may take hosts by pattern, or all of them: `HostRegexp`, `HostSNI(*)`, UDP.
     """
 
@@ -90,6 +92,7 @@ class Allow(BaseModel):
     cap_add: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    proxy_names: tuple[str, ...] = ()
     host_regexp: bool = False
 
 
@@ -178,6 +181,9 @@ class _Check:
         yield from (self.rendered.compose.get(name) or {}).items()
 
     def _name(self, where: str, name: str) -> Iterator[Violation]:
+        if not _PLAIN.fullmatch(name):
+            yield Violation(where, _short(name), "is no plain name: Swarm fills templates in")
+            return
         try:
             self.name.check(name)
         except BadNameError as error:
@@ -279,7 +285,7 @@ class _Check:
         name = str(spec.get("name") or f"{self.name.prefix}{key}")
         if not name.startswith(self.name.prefix):
             yield Violation(where, name, f"belongs to something else: its name must begin with {self.name.prefix}")
-        elif kind != "volumes":
+        elif kind != "volumes" or not _PLAIN.fullmatch(name):
             yield from self._name(where, name)
         if kind == "volumes":
             if spec.get("driver_opts") or spec.get("driver") not in (None, "", "local"):
@@ -316,14 +322,28 @@ class _Check:
                 yield from self._routing(f"{where}: {key}", lowered, value)
 
     def _routing(self, where: str, key: str, value: str) -> Iterator[Violation]:
+        _, protocol, kind, thing, *_ = (*key.split("."), "", "", "")
+        if protocol == "tls":
+            yield Violation(where, _short(value), "is a setting of the proxy itself")
+        if protocol in ("http", "tcp", "udp") and kind in ("routers", "services") and not self._is_own(thing):
+            why = (
+                f"is a name that another stack may have, and the proxy would mix them up: begin with {self.name.stack}"
+            )
+            yield Violation(where, _short(thing), why, f"proxy_names=[{thing!r}]")
         if key.startswith("traefik.udp.routers.") and not self.allow.host_regexp:
             yield Violation(where, _short(value), "takes all of an entry point: UDP knows no hosts", "host_regexp=True")
         elif re.fullmatch(r"traefik\.(?:http|tcp)\.routers\.[^.]+\.rule", key):
             yield from self._rule(where, value)
-        elif re.search(r"\.routers\.[^.]+\.service$", key) and re.search(r"@(?!docker$|swarm$)", value.strip().lower()):
-            yield Violation(where, _short(value), "leads to a service that is not this stack's")
+        elif re.search(r"\.(?:routers\.[^.]+|errors)\.service$", key):
+            name, _, provider = value.strip().lower().partition("@")
+            elsewhere = provider not in ("", "docker", "swarm") or not self._is_own(name)
+            if elsewhere and (name, provider) != ("noop", "internal"):
+                yield Violation(where, _short(value), "leads to a service that is not this stack's")
         elif re.search(r"\.loadbalancer\.servers?(?:\[\d+\])?\.(?:url|address)$", key):
             yield Violation(where, _short(value), "leads to somewhere that is not this stack")
+
+    def _is_own(self, name: str) -> bool:
+        return name.startswith((self.name.stack, *(own.lower() for own in self.allow.proxy_names)))
 
     def _rule(self, where: str, rule: str) -> Iterator[Violation]:
         try:
@@ -392,7 +412,8 @@ class _Rule:
         return self._with(other, bound=self.bound and other.bound)
 
 
-_TOKEN = re.compile(r"\s*(`[^`]*`|\"[^\"]*\"|&&|\|\||[!(),]|[A-Za-z]+)")
+#: Within double quotes, a backslash would hide a quote from one reader and not from the other: there is none.
+_TOKEN = re.compile(r"""\s*(`[^`]*`|"[^"\\]*"|&&|\|\||[!(),]|[A-Za-z]+)""")
 _RULE_DEPTH = 20
 _RULE_LIMIT = 4096
 

@@ -25,7 +25,7 @@ def app(service: str, rest: str = "") -> str:
 
 
 def router(rule: str, kind: str = "http") -> str:
-    return app(f"deploy:\n  labels:\n    - 'traefik.{kind}.routers.x.rule={rule}'")
+    return app(f"deploy:\n  labels:\n    - 'traefik.{kind}.routers.{STACK}.rule={rule}'")
 
 
 def look(
@@ -196,15 +196,22 @@ def test_router_of_this_run_is_taken(rule: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "named"),
     [
-        ("traefik.tcp.routers.x.rule=HostSNI(`*`)", "pattern"),
-        ("traefik.tcp.routers.x.rule=HostSNI(`ci.localhost`)", "ci.localhost"),
-        ("traefik.tcp.routers.x.rule=HostSNIRegexp(`.*`)", "pattern"),
-        ("TRAEFIK.HTTP.Routers.X.Rule=Host(`ci.localhost`)", "ci.localhost"),
-        ("traefik.udp.routers.x.entrypoints=dns", "UDP"),
-        ("traefik.http.routers.x.service=api@internal", "internal"),
-        ("traefik.http.routers.x.service=bridge@file", "bridge@file"),
-        ("traefik.http.services.x.loadbalancer.server.url=http://169.254.169.254", "169.254"),
-        ("traefik.tcp.services.x.loadbalancer.servers[0].address=10.0.0.1:22", "10.0.0.1"),
+        ("traefik.tcp.routers.hell-0a1b2c_ci_localhost.rule=HostSNI(`*`)", "pattern"),
+        ("traefik.tcp.routers.hell-0a1b2c_ci_localhost.rule=HostSNI(`ci.localhost`)", "ci.localhost"),
+        ("traefik.tcp.routers.hell-0a1b2c_ci_localhost.rule=HostSNIRegexp(`.*`)", "pattern"),
+        ("TRAEFIK.HTTP.Routers.Hell-0a1b2c_ci_localhost.Rule=Host(`ci.localhost`)", "ci.localhost"),
+        ("traefik.udp.routers.hell-0a1b2c_ci_localhost.entrypoints=dns", "UDP"),
+        ("traefik.http.routers.hell-0a1b2c_ci_localhost.service=api@internal", "internal"),
+        ("traefik.http.routers.hell-0a1b2c_ci_localhost.service=bridge@file", "bridge@file"),
+        ("traefik.http.services.hell-0a1b2c_ci_localhost.loadbalancer.server.url=http://169.254.169.254", "169.254"),
+        ("traefik.tcp.services.hell-0a1b2c_ci_localhost.loadbalancer.servers[0].address=10.0.0.1:22", "10.0.0.1"),
+        ("traefik.http.routers.hell-0a1b2c_ci_localhost.service=other_stack", "other_stack"),
+        ("traefik.http.routers.hell-0a1b2c_ci_localhost.service=other_stack@swarm", "other_stack"),
+        ("traefik.http.middlewares.m.errors.service=api@internal", "api@internal"),
+        ("traefik.http.routers.other_stack.entrypoints=web-secure", "other_stack"),
+        ("traefik.http.services.other_stack.loadbalancer.server.port=80", "other_stack"),
+        ("Traefik.Tcp.Services.Other_stack.loadbalancer.server.port=22", "other_stack"),
+        ("traefik.tls.stores.default.defaultcertificate.certfile=x", "proxy itself"),
     ],
 )
 @pytest.mark.parametrize("of", ["deploy: {{labels: ['{}']}}", "labels: ['{}']"])
@@ -245,6 +252,9 @@ deploy:
     - "traefik.http.routers.${STACK_NAME}.tls.certresolver=${LETS_ENCRYPT_ENV}"
     - "traefik.http.routers.${STACK_NAME}.middlewares=error-pages-middleware"
     - "traefik.http.routers.${STACK_NAME}.service=${STACK_NAME}@swarm"
+    - "traefik.http.routers.${STACK_NAME}-redirect.service=noop@internal"
+    - "traefik.http.routers.${STACK_NAME}_api.service=${STACK_NAME}_api"
+    - "traefik.http.services.${STACK_NAME}_api.loadbalancer.server.port=8080"
     - "coop-cloud.${STACK_NAME}.version=1.0.0+1.0.0"
     - "coop-cloud.${STACK_NAME}.timeout=${TIMEOUT:-300}"
     - "backupbot.backup=${ENABLE_BACKUPS:-true}"
@@ -260,7 +270,7 @@ configs: {entrypoint: {name: '${STACK_NAME}_entrypoint_v1', file: entrypoint.sh,
     "restart policy none": app("deploy: {restart_policy: {condition: none}}"),
     "ten routers": app(
         "deploy:\n  labels:\n" + "\n".join(
-            f"    - 'traefik.http.routers.r{number}.rule=Host(`{DOMAIN}`) && PathPrefix(`/{number}`)'" for number in range(10)
+            f"    - 'traefik.http.routers.{STACK}_r{number}.rule=Host(`{DOMAIN}`) && PathPrefix(`/{number}`)'" for number in range(10)
         )
     ),
     "anonymous volume, empty network, extension": app("volumes: [/data]\nx-note: {privileged: true}\nprivileged: false"),
@@ -302,7 +312,7 @@ def test_link_within_the_recipe_passes(tmp_path: Path) -> None:
         (app("logging: {driver: syslog}"), Allow(keys=("logging",))),
         (router("HostRegexp(`.*`)"), Allow(host_regexp=True)),
         (router("HostSNI(`*`)", "tcp"), Allow(host_regexp=True)),
-        (app("labels: ['traefik.udp.routers.x.entrypoints=dns']"), Allow(host_regexp=True)),
+        (app("labels: ['traefik.udp.routers.hell-0a1b2c_ci_localhost.entrypoints=dns']"), Allow(host_regexp=True)),
     ],
 )
 def test_what_an_enrolment_allows_passes_and_its_hint_says_how(compose: str, allow: Allow, tmp_path: Path) -> None:
@@ -363,3 +373,26 @@ def test_later_file_cannot_hide_what_an_earlier_one_asks(tmp_path: Path) -> None
 def test_allow_refuses_keys_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="bind"):
         Allow.model_validate({"bind": ["/x"]})
+
+
+def test_names_that_swarm_would_fill_in_are_refused(tmp_path: Path) -> None:
+    for kind in ("volumes", "secrets", "configs"):
+        found = look(tmp_path, app("", f"{kind}: {{v: {{name: '{STACK}_{{{{.Node.Hostname}}}}'}}}}"))
+
+        assert [violation.why.partition(":")[0] for violation in found] == ["is no plain name"]
+
+
+def test_quote_behind_a_backslash_does_not_hide_an_alternative(tmp_path: Path) -> None:
+    # Go reads `"\\", "` as one text, and then sees an alternative that takes every host.
+    rule = f'Host("{DOMAIN}") && Path("\\", ") || PathPrefix(`/`) || Path(" , "x")'
+
+    found = look(tmp_path, router(rule))
+
+    assert ["cannot be read" in violation.why for violation in found] == [True]
+
+
+def test_names_for_the_proxy_may_be_allowed(tmp_path: Path) -> None:
+    compose = app("deploy: {labels: ['traefik.http.services.Synapse-fed.loadbalancer.server.port=80']}")
+
+    assert [violation.allow for violation in look(tmp_path, compose)] == ["proxy_names=['synapse-fed']"]
+    assert look(tmp_path, compose, Allow(proxy_names=("synapse",))) == []
