@@ -156,17 +156,19 @@ def _rule(line: str, where: str) -> SecretRule:
     comment = re.split(r"(?:^|\s)#", line, maxsplit=1)[-1] if "#" in line else ""
     found = dict(re.findall(r"(length|charset|generate)=(\S+)", comment))
     length = found.get("length")
-    if length is not None and not (length.isdigit() and 0 < int(length) <= 4096):
+    if length is not None and not (re.fullmatch(r"[0-9]{1,4}", length) and 0 < int(length) <= 4096):
         raise BadRecipeError(f"{where}: length={length} is no length from 1 to 4096")
     return SecretRule(
         length=int(length) if length else None,
-        charset=CHARSETS.get(found.get("charset", ""), ""),
+        charset="".join(
+            dict.fromkeys("".join(CHARSETS.get(part, "") for part in found.get("charset", "").lower().split(",")))
+        ),
         generate=found.get("generate", "true").lower() not in ("false", "0", "no"),
     )
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-#: The characters that the names in `charset=` stand for; an unknown name means the default.
+#: The characters that the names in `charset=` stand for, several with commas between them; an unknown name means none.
 CHARSETS = {
     "hex": "0123456789abcdef",
     "alnum": f"{_LETTERS}0123456789",
@@ -597,7 +599,7 @@ def _check_services(model: Mapping[str, Any], files: tuple[str, ...]) -> None:
             for used in _used(service.get(section) or [], section):
                 if used not in (model.get(section) or {}) and (section, used) != ("networks", "default"):
                     raise BadRecipeError(
-                        f"{where}: services.{name}.{section} names {used[:80]!r}, which stands not in `{section}`"
+                        f"{where}: services.{name}.{section} names {used[:80]!r}, which `{section}` does not define"
                     )
 
 
