@@ -21,7 +21,10 @@ from pytest_coopcloud.fixtures import RecipeUnderTest
 from pytest_coopcloud.results import Cause, CauseClass, Outcome, Stage, StageResult, TestOutcome
 from pytest_coopcloud.run import Run, Skipped, Unverified
 
-__all__ = ["RecipeCollector", "StageItem", "Trial"]
+__all__ = ["UNVERIFIED", "RecipeCollector", "StageItem", "Trial"]
+
+#: What a report of pytest carries when it could not be verified.
+UNVERIFIED = ("coopcloud", "unverified")
 
 
 @dataclass
@@ -78,11 +81,15 @@ class Trial:
         """Record how a test of the recipe ended."""
         record, run = self.record, self.run
         outcome = Outcome.PASS if report.passed else Outcome.SKIP if report.skipped else Outcome.FAIL
+        if UNVERIFIED in report.user_properties:
+            outcome = Outcome.UNVERIFIED
         message = "" if report.passed else run.redactor.clean(_crash(report))
         record.tests.append(
             TestOutcome(name=test, outcome=outcome, duration_seconds=report.duration, message=message[:2000])
         )
         record.duration_seconds = time.time() - (record.started_at or time.time())
+        if outcome is Outcome.UNVERIFIED and record.outcome is not Outcome.FAIL:
+            record.outcome = outcome
         if outcome is Outcome.FAIL:
             record.outcome = Outcome.FAIL
             if record.cause is None:
@@ -107,6 +114,7 @@ class Trial:
     def upgrade(self, record: StageResult) -> None:
         """Deploy a published version, plant data, move to the head in place, find the data."""
         run = self.run
+        self._head_must_install()
         if not record.variant and not run.source.versions:
             raise Skipped("no published version to upgrade from")
         version = record.variant or str(run.source.versions[-1])
@@ -200,9 +208,12 @@ class Trial:
         """Have the head live and sound: the app that is there where it is, else a new one."""
         if self.run.head_is_live:
             return
-        if self.run.result.stage(Stage.INSTALL).outcome is Outcome.FAIL:
-            raise Unverified("the head does not install, so this was not tested", cause=CauseClass.RECIPE)
+        self._head_must_install()
         self._deploy_head(record)
+
+    def _head_must_install(self) -> None:
+        if self.run.result.stage(Stage.INSTALL).outcome in (Outcome.FAIL, Outcome.UNVERIFIED):
+            raise Unverified("the head does not install, so this was not tested", cause=CauseClass.RECIPE)
 
     def _vacuous(self, why: str) -> None:
         if not self.run.meta.vacuous_upgrade:

@@ -20,7 +20,7 @@ from _pytest.terminal import TerminalReporter
 
 from pytest_coopcloud.errors import BadInputError, CoopCloudError
 from pytest_coopcloud.fixtures import RecipeUnderTest
-from pytest_coopcloud.lifecycle import RecipeCollector, StageItem, Trial
+from pytest_coopcloud.lifecycle import UNVERIFIED, RecipeCollector, StageItem, Trial
 from pytest_coopcloud.meta import RecipeMeta, bad_enrolment, check_meta
 from pytest_coopcloud.naming import RunName
 from pytest_coopcloud.plugin import DISTRIBUTED, TRIAL
@@ -201,14 +201,14 @@ class TrialPlugin:
         report = yield
         self.progress.clear()
         if call.excinfo is not None and isinstance(call.excinfo.value, Unverified):
-            report.user_properties.append(("coopcloud", "unverified"))
+            report.user_properties.append(UNVERIFIED)
         if self.trial is not None and item.nodeid in self._own and (report.when == "call" or not report.passed):
             self.trial.record_test(item.nodeid, report)
         return report
 
     def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> Any:
         """Show `unverified` as what it is."""
-        if report.failed and ("coopcloud", "unverified") in getattr(report, "user_properties", []):
+        if report.failed and UNVERIFIED in getattr(report, "user_properties", []):
             return "unverified", "U", ("UNVERIFIED", {"red": True})
         return None
 

@@ -30,9 +30,10 @@ from pytest_coopcloud import evidence, janitor
 from pytest_coopcloud.app import App
 from pytest_coopcloud.cli import RUN_ID_VARIABLE
 from pytest_coopcloud.deployers import default_deployer, get_deployer
+from pytest_coopcloud.deployers.probes import comparable
 from pytest_coopcloud.deployers.protocol import Archive, Deployer, Deployment, Mount, Release, Site
 from pytest_coopcloud.docker import Docker
-from pytest_coopcloud.errors import AppError, BadInputError, CoopCloudError, DeadlineError
+from pytest_coopcloud.errors import AppError, BadInputError, CoopCloudError, DeadlineError, Unverified
 from pytest_coopcloud.inventory import STACK_LABEL, Inventory, Kind, take
 from pytest_coopcloud.ledger import Ledger, Lock, lock_slot, state_folder
 from pytest_coopcloud.meta import Check, RecipeMeta
@@ -64,10 +65,6 @@ SENTINEL = ".coopcloud-sentinel"
 
 class Skipped(Exception):
     """A stage that is not run, with the reason."""
-
-
-class Unverified(CoopCloudError):
-    """A stage that should have run, and could not."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +299,7 @@ class Run:
                 secrets={key: self.fill(value) for key, value in meta.secrets.items()},
                 extra_domains=tuple(self.fill(domain) for domain in meta.extra_domains),
                 tool_images=self.options.tool_images,
+                repository=self.source.repository,
             )
             self._deployer = get_deployer(self.options.deployer or default_deployer(), site)
             self.result.deployer, self.result.deployer_version = self._deployer.name, self._deployer.version
@@ -452,12 +450,14 @@ class Run:
         self.ensure_proxy()
         with self.step(record, f"submit {release.version}"):
             self._deployment = self.deployer.deploy(release, env or {})
+        self._note(self._deployment.note)
         return self._until_up(release, record)
 
     def upgrade(self, release: Release, record: StageResult, env: Mapping[str, str] | None = None) -> App:
         """Move the live app to another release, in place, and wait until it is up."""
         with self.step(record, f"submit {release.version} in place"):
             self._deployment = self.deployer.upgrade(release, env or {})
+        self._note(self._deployment.note)
         return self._until_up(release, record)
 
     def _until_up(self, release: Release, record: StageResult) -> App:
@@ -498,10 +498,14 @@ class Run:
         """Return what Swarm was told of each service, without what differs between two deployments of the same thing."""
         found = {}
         for raw in self.docker.services(label=f"{STACK_LABEL}={self.name.stack}"):
-            template = dict(raw["Spec"]["TaskTemplate"])
-            template.pop("ForceUpdate", None)
-            found[raw["Spec"]["Name"]] = template
+            template = raw["Spec"]["TaskTemplate"]
+            image = self.docker.image(str(template["ContainerSpec"]["Image"])) or {}
+            found[raw["Spec"]["Name"]] = comparable(template, (image.get("Config") or {}).get("Healthcheck"))
         return found
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.result.notes:
+            self.result.notes.append(text)
 
     def undeploy(self, record: StageResult, *, keep_secrets: bool = False) -> None:
         """Take the live app down with its data, if there is one."""
@@ -563,7 +567,7 @@ class Run:
         """Plant a sentinel in every volume that is backed up, and return where."""
         if not self.meta.sentinels or self._app is None:
             return []
-        planted = [mount for mount in self.deployment.mounts if mount.whole or not whole_only]
+        planted = [mount for mount in self.deployment.mounts if mount.backed_up and (mount.whole or not whole_only)]
         for mount in planted:
             container = self._app.container(mount.service)
             self.docker.put_file(container, f"{mount.path}/{SENTINEL}", self.name.run_id.encode())
@@ -671,6 +675,9 @@ class Run:
             self.ledger.kept = True
             self.ledger.save()
             return None
+        if self._deployer is not None:
+            with contextlib.suppress(CoopCloudError):
+                self._deployer.discard()
         done = take_down(self.docker, self.name)
         self._drop_app()
         left = [str(thing) for thing in done.leaks]

@@ -59,6 +59,7 @@ class ServiceState:
         update_message: What the engine says about it.
         failures: Tasks of the service as it is now that ended badly.
         stage: What its newest task is doing (`preparing`, `starting`, ...).
+        given_up: Why Swarm does not start it again; empty while it does, or need not.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ServiceState:
     update_message: str = ""
     failures: tuple[Failure, ...] = ()
     stage: str = ""
+    given_up: str = ""
 
     @property
     def settled(self) -> bool:
@@ -130,6 +132,20 @@ def _service_state(raw: dict[str, Any], tasks: list[dict[str, Any]], stack: str)
             _failure(task) for task in sorted(current, key=lambda task: str(task["CreatedAt"])) if _lost(task, job=job)
         ),
         stage=str(last["Status"]["State"]) if last else "",
+        given_up="" if job or last is None else _given_up(last, spec["TaskTemplate"].get("RestartPolicy") or {}),
+    )
+
+
+def _given_up(task: dict[str, Any], policy: dict[str, Any]) -> str:
+    """Say why the newest task of a service has no successor: it ended, and the restart policy has it so."""
+    state, condition = task["Status"]["State"], policy.get("Condition", "any")
+    ended_well = state == "complete"
+    if not (ended_well or state == "failed") or condition == "any" or (condition == "on-failure" and not ended_well):
+        return ""
+    code = (task["Status"].get("ContainerStatus") or {}).get("ExitCode") or 0
+    return (
+        f"its task ended with exit code {code} and is not started again (restart policy {condition}); a container that "
+        "never got healthy and was stopped for it ends so too"
     )
 
 
@@ -184,6 +200,9 @@ def any_failed(state: StackState) -> str:
         for failure in service.failures:
             if failure.state == "rejected" or "No such image" in failure.error:
                 return f"service {service.name}: task {failure.state}: {failure.error}"
+    for service in state.services:
+        if service.given_up:
+            return f"service {service.name}: {service.given_up}"
     on_the_way = [service for service in state.services if not service.settled]
     for service in on_the_way:
         # A container may end and be started again until what it needs is up; alone, it is in a loop.

@@ -35,18 +35,20 @@ class Release:
 
 @dataclass(frozen=True)
 class Mount:
-    """A named volume that is backed up, where a service has it.
+    """A named volume, where a service has it.
 
     Attributes:
         service: A service that mounts it.
         path: Where, inside the container.
         volume: Docker's name of the volume.
+        backed_up: Whether a backup takes it, or something in it.
         whole: Whether all of it is backed up, and not only some paths in it.
     """
 
     service: str
     path: str
     volume: str
+    backed_up: bool
     whole: bool
 
 
@@ -57,7 +59,7 @@ class Deployment:
     Attributes:
         release: Which release.
         timeout: Seconds that the recipe gives it to converge.
-        mounts: The volumes that are backed up.
+        mounts: Its named volumes.
         backed_up: Whether the recipe has backup labels.
         env: Keys of the `.env` that were given for this deployment alone.
         note: What the result should say about how it was deployed; empty where nothing.
@@ -105,6 +107,7 @@ class Site:
         secrets: Values of secrets that are not generated, by name.
         extra_domains: More hosts that the recipe's routers may name.
         tool_images: An image for a tool, where the user names one.
+        repository: The git folder that the recipe's commits and tags are in; None outside git.
     """
 
     docker: Docker
@@ -121,6 +124,7 @@ class Site:
     secrets: Mapping[str, str] = field(default_factory=dict)
     extra_domains: tuple[str, ...] = ()
     tool_images: Mapping[str, str] = field(default_factory=dict)
+    repository: Path | None = None
 
 
 class Deployer(Protocol):
@@ -167,3 +171,6 @@ class Deployer(Protocol):
 
     def undeploy(self, *, keep_secrets: bool = False) -> None:
         """Remove the app with its data, and wait until it is gone. The archives stay."""
+
+    def discard(self) -> None:
+        """Let go of the archives that do not lie in a volume of the run, at its end."""

@@ -10,13 +10,19 @@ __all__ = ["selected_mounts", "selection"]
 
 
 def selected_mounts(rendered: RenderedRecipe) -> list[Mount]:
-    """Return the named volumes that are backed up, each where the first service has it."""
-    found: dict[str, Mount] = {}
-    for volume, paths in _volumes(rendered).items():
-        for service, target in rendered.mounts_of(volume):
-            docker_name = rendered.volumes[volume]
-            found.setdefault(docker_name, Mount(service=service, path=target, volume=docker_name, whole=not paths))
-    return list(found.values())
+    """Return the named volumes, each where the first service has it."""
+    backed_up = _volumes(rendered)
+    return [
+        Mount(
+            service=service,
+            path=target,
+            volume=name,
+            backed_up=key in backed_up,
+            whole=key in backed_up and not backed_up[key],
+        )
+        for key, name in rendered.volumes.items()
+        for service, target in rendered.mounts_of(key)[:1]
+    ]
 
 
 def selection(rendered: RenderedRecipe) -> tuple[list[str], list[str], list[str]]:

@@ -25,6 +25,7 @@ services:
     networks: [proxy]
     volumes: ["www:/var/www"]
     secrets: [token]
+    stop_grace_period: 1s
     deploy:
       labels:
         - "traefik.enable=true"

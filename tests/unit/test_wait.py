@@ -59,3 +59,7 @@ def test_nine_exits_are_a_loop_whatever_else_is_on_its_way() -> None:
 def test_full_disk_is_never_the_recipes_fault() -> None:
     assert cause_of("task failed: write /x: no space left on device") is CauseClass.INFRASTRUCTURE
     assert cause_of("task failed: exit 1") is CauseClass.RECIPE
+
+
+def test_service_that_swarm_does_not_start_again_ends_the_wait() -> None:
+    assert any_failed(stack(service(given_up="its task ended"))) == "service app: its task ended"
