@@ -248,7 +248,7 @@ class Ledger:
 
     def own(self, things: Iterable[str]) -> None:
         """Write down what is about to be created, as `<kind> <name>`."""
-        fresh = [thing for thing in things if thing not in self.owned]
+        fresh = [thing for thing in dict.fromkeys(things) if thing not in self.owned]
         if fresh:
             self.owned += fresh
             self.save()
