@@ -21,7 +21,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from pytest_coopcloud.compose import load, merge, plain_variables, prepare, read_text
+from pytest_coopcloud.compose import ComposeFile, load, merge, plain_variables, prepare, read_text
 from pytest_coopcloud.errors import BadInputError, BadRecipeError
 
 __all__ = ["BackupSpec", "ConfigSpec", "EnvSample", "Recipe", "RenderedRecipe", "SecretSpec", "Version"]
@@ -276,6 +276,7 @@ class RenderedRecipe:
         compose: The merged and interpolated model; labels and environments are maps.
         env: Every key of the `.env`, which abra puts into the environment of service `app`.
         files: The compose files, in order.
+        version_keys: The key that the version in a secret's name is taken from, by the secret's key.
         warnings: Variables that are used and set nowhere, and the like.
     """
 
@@ -286,6 +287,7 @@ class RenderedRecipe:
     checkout: Path
     rules: Mapping[str, SecretRule]
     warnings: tuple[str, ...] = ()
+    version_keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
@@ -343,15 +345,15 @@ class RenderedRecipe:
         return found
 
     def _version_key(self, key: str, name: str) -> str:
-        """Return the key of a secret's version: by its name, else the one whose value makes its Docker name."""
-        usual = f"SECRET_{key.upper().replace('-', '_')}_VERSION"
-        if usual in self.rules:
-            return usual
+        """Return the key of a secret's version: the one its name is written with, else the one that is called like it."""
+        written = self.version_keys.get(key)
+        if written is not None:
+            return written
         for candidate in self.rules:
             middle = candidate.removeprefix("SECRET_").removesuffix("_VERSION").lower()
             if name == f"{self.stack}_{middle}_{self.env.get(candidate, '')}":
                 return candidate
-        return usual
+        return f"SECRET_{key.upper().replace('-', '_')}_VERSION"
 
     @functools.cached_property
     def configs(self) -> list[ConfigSpec]:
@@ -546,10 +548,12 @@ class Recipe:
         )
         merged: dict[str, Any] = {}
         missing: set[str] = set()
+        version_keys: dict[str, str] = {}
         for name in files:
-            prepared, unknown = self._prepare(name, known)
-            missing |= unknown
-            merged = merge(merged, prepared)
+            file = self._load(name)
+            version_keys |= _version_keys(file.model)
+            missing |= plain_variables(file.model) - set(known)
+            merged = merge(merged, prepare(file, known, self.path))
         _check_services(merged, files)
         return RenderedRecipe(
             compose=merged,
@@ -558,11 +562,12 @@ class Recipe:
             stack=stack,
             checkout=self.path,
             rules=self.sample.rules,
+            version_keys=version_keys,
             warnings=tuple(f"the variable {name} is set nowhere and taken as empty" for name in sorted(missing)),
         )
 
-    def _prepare(self, name: str, known: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
-        """Return a compose file with the variables filled in, and those that are set nowhere."""
+    def _load(self, name: str) -> ComposeFile:
+        """Read one of the compose files."""
         try:
             text = read_text(self.path, name)
         except BadRecipeError as error:
@@ -570,8 +575,18 @@ class Recipe:
                 f"COMPOSE_FILE: {error.message}" if name != COMPOSE_FILE else error.message,
                 hint=f"see COMPOSE_FILE in {SAMPLE_FILE}",
             ) from error
-        file = load(text, name)
-        return prepare(file, known, self.path), plain_variables(file.model) - set(known)
+        return load(text, name)
+
+
+def _version_keys(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return the `SECRET_..._VERSION` that the name of each secret is written with, which need not be called like it."""
+    secrets = model.get("secrets")
+    found = {}
+    for key, spec in secrets.items() if isinstance(secrets, dict) else ():
+        written = re.findall(r"\$\{?(SECRET_\w+_VERSION)", str(spec))
+        if written:
+            found[str(key)] = written[-1]
+    return found
 
 
 def _text(path: Path, name: str) -> str:

@@ -270,7 +270,7 @@ configs: {entrypoint: {name: '${STACK_NAME}_entrypoint_v1', file: entrypoint.sh,
     "restart policy none": app("deploy: {restart_policy: {condition: none}}"),
     "ten routers": app(
         "deploy:\n  labels:\n" + "\n".join(
-            f"    - 'traefik.http.routers.{STACK}_r{number}.rule=Host(`{DOMAIN}`) && PathPrefix(`/{number}`)'" for number in range(10)
+            f"    - 'traefik.http.routers.{STACK}_r{at}.rule=Host(`{DOMAIN}`) && PathPrefix(`/{at}`)'" for at in range(10)
         )
     ),
     "anonymous volume, empty network, extension": app("volumes: [/data]\nx-note: {privileged: true}\nprivileged: false"),
