@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -234,13 +235,25 @@ def _fill(lab: Lab, forge: Forge, recipes: tuple[str, ...], say: Say) -> None:
 
 
 def push_ci(lab: Lab, forge: Forge, *, source: Path = CHECKOUT, revision: str = "HEAD") -> str:
-    """Make `revision` of a repository the CI repository's `main`, which nobody but the administrator may push to."""
+    """Make `revision` of a repository the CI repository's `main`, which nobody but the administrator may push to.
+
+    The sample recipes are enrolled in it, as a CI repository enrols real ones: by `recipes/<name>/conftest.py`.
+    """
     commit = samples.git(source, "rev-parse", f"{revision}^{{commit}}")
-    branch = forge.ask("GET", f"/repos/{CI_REPO}/branches/main")
-    if not branch.is_success or branch.json()["commit"]["id"] != commit:
-        shallow = samples.git(source, "rev-parse", "--is-shallow-repository") == "true"
-        pushed = _without_history(source, commit) if shallow else commit
-        gitea.push(lab, source, CI_REPO, f"+{pushed}:refs/heads/main")
+    with tempfile.TemporaryDirectory() as scratch:
+        # What is made here never gets into the repository that it is made from.
+        objects = Path(scratch) / "objects"
+        objects.mkdir()
+        shared = samples.git(source, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+        environ = {
+            "GIT_OBJECT_DIRECTORY": str(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": shared,
+            "GIT_INDEX_FILE": str(Path(scratch) / "index"),
+        }
+        made = _enrol_samples(source, commit, environ)
+        branch = forge.ask("GET", f"/repos/{CI_REPO}/branches/main")
+        if not branch.is_success or branch.json()["commit"]["id"] != made:
+            gitea.push(lab, source, CI_REPO, f"+{made}:refs/heads/main", environ=environ)
     if not forge.exists(f"/repos/{CI_REPO}/branch_protections/**"):
         # Whoever pushes here owns the host: the build of a `push` runs what was pushed.
         rule = {
@@ -256,22 +269,22 @@ def push_ci(lab: Lab, forge: Forge, *, source: Path = CHECKOUT, revision: str = 
     return commit
 
 
-def _without_history(source: Path, commit: str) -> str:
-    # The forge takes no commits whose parents are missing.
-    environ = {f"GIT_{who}_{what}": "lab" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    argv = [
-        "git",
-        "-c",
-        "safe.directory=*",
-        "-C",
-        str(source),
-        "commit-tree",
-        "-m",
-        f"as of {commit}",
-        f"{commit}^{{tree}}",
-    ]
-    done = subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def _enrol_samples(source: Path, commit: str, environ: dict[str, str]) -> str:
+    """Return a commit on top of `commit` that enrols the sample recipes; the same one for the same commit."""
+    samples.git(source, "read-tree", commit, environ=environ)
+    for name in samples.RECIPES:
+        tests = f"{commit}:lab/recipes/{name}/head/tests"
+        there = samples.git(source, "ls-tree", commit, f"recipes/{name}/", environ=environ)
+        if not there and samples.git(source, "ls-tree", commit, f"lab/recipes/{name}/head/tests", environ=environ):
+            samples.git(source, "read-tree", f"--prefix=recipes/{name}/", tests, environ=environ)
+    tree = samples.git(source, "write-tree", environ=environ)
+    date = samples.git(source, "log", "-1", "--format=%cI", commit, environ=environ)
+    for who in ("AUTHOR", "COMMITTER"):
+        environ |= {f"GIT_{who}_NAME": "lab", f"GIT_{who}_EMAIL": "lab@lab.example", f"GIT_{who}_DATE": date}
+    # The forge takes no commits whose parents are missing, so a shallow clone's history is left out.
+    shallow = samples.git(source, "rev-parse", "--is-shallow-repository") == "true"
+    parent = [] if shallow else ["-p", commit]
+    return samples.git(source, "commit-tree", *parent, "-m", f"lab: {commit} with the samples", tree, environ=environ)
 
 
 def down(folder: Path, *, say: Say = quiet) -> None:

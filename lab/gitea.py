@@ -6,6 +6,8 @@ import getpass
 import os
 import secrets
 import subprocess
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,15 @@ class Forge:
             raise ForgeError(response)
         return response.json() if response.content else None
 
+    def let_pass(self, seconds: float) -> None:
+        """Wait until the forge's own clock, which counts whole seconds, has gone on by more than this."""
+        began = self._clock()
+        while self._clock() <= began + seconds:
+            time.sleep(0.1)
+
+    def _clock(self) -> float:
+        return parsedate_to_datetime(self.ask("GET", "/version").headers["Date"]).timestamp()
+
     def exists(self, path: str) -> bool:
         """Whether a GET of `path` succeeds."""
         return self.ask("GET", path).is_success
@@ -231,15 +242,18 @@ class Forge:
         return list(self.call("GET", f"/repos/{full_name}/issues/{number}/comments"))
 
 
-def push(lab: Lab, source: Path, full_name: str, *refspecs: str, by: str = ADMIN) -> None:
-    """Push from a local repository to one of the forge, as `by`.
+def push(
+    lab: Lab, source: Path, full_name: str, *refspecs: str, by: str = ADMIN, environ: dict[str, str] | None = None
+) -> None:
+    """Push from a local repository to one of the forge, as `by`; `environ` says where its objects are, if not there.
 
     Raises:
         LabError: git refused; the message holds what it said.
     """
     token = lab.accounts[by].tokens["lab"]
     # Through the environment: an argument would be seen by all of this machine.
-    environ = {
+    whole = {
+        **(environ or {}),
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(lab.folder / "home"),
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -253,6 +267,6 @@ def push(lab: Lab, source: Path, full_name: str, *refspecs: str, by: str = ADMIN
     }
     url = f"{lab.url('gitea')}/{full_name}.git"
     argv = ["git", "-C", str(source), "push", "--quiet", "--no-verify", url, *refspecs]
-    done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(argv, env=whole, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"`git push {url} {' '.join(refspecs)}` ended with {done.returncode}:\n{done.stderr.strip()}")
