@@ -692,7 +692,7 @@ class _Shape:
 
     def object(self, value: Any, path: str) -> dict[str, Any]:
         """Return a volume, network, secret or config: `external` as a boolean, its name under `name`, its file in full."""
-        if value is None:
+        if value is None and path.startswith(("volumes.", "networks.")):
             return {}
         made = dict(self.mapping(value, path))
         for key in ("name", "file", "driver"):
@@ -773,11 +773,13 @@ def _merge_service(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key in dict.fromkeys((*base, *over)):
         old, new = base.get(key), over.get(key)
-        if key in _KEYED:
+        if key in _KEYED and old is None:
+            merged[key] = new
+        elif key in _KEYED:
             entries = {_KEYED[key](one): one for one in (*(old or []), *(new or []))}
             merged[key] = list(entries.values())
         elif key in ("command", "entrypoint"):
-            merged[key] = new or old
+            merged[key] = new if new or old is None else old
         elif key == "networks":
             merged[key] = _merge_networks(old or {}, new or {})
         elif key in ("labels", "sysctls"):
