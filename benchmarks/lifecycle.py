@@ -52,7 +52,7 @@ class Plain:
         print(f"  plain  {self.steps[-1][1]:6.1f} s  {what}", flush=True)
 
     def run(self, *argv: str, text: str = "") -> str:
-        done = subprocess.run(argv, input=text, text=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(argv, input=text, text=True, check=True, capture_output=True)
         return done.stdout
 
     def until(self, true: Callable[[], bool]) -> None:

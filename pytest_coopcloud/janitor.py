@@ -166,7 +166,7 @@ def sweep(
     max_age: float,
     dry_run: bool = False,
     except_for: Iterable[str] = (),
-    say: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Found]:
     """Take down every dead run that is older than `max_age` seconds, and return what was found.
 

@@ -297,6 +297,12 @@ class StageItem(pytest.Item):
             return self.trial.run.redactor.clean(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
+    def _traceback_filter(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+        """Keep the frames of the recipe's own code: between them and pytest's are a thousand lines that help nobody."""
+        others = ("/pluggy/", "/_pytest/", "/pytest_coopcloud/")
+        kept = excinfo.traceback.filter(lambda entry: not any(part in str(entry.path) for part in others))
+        return kept or excinfo.traceback[-1:]
+
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Say what this is, for the heading of a failure."""
         return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"

@@ -112,6 +112,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # One app of a run is live at a time: there is nothing to spread over processes.
         config.option.dist, config.option.tx, config.option.numprocesses = "no", [], None
         config.stash[DISTRIBUTED] = True
+    if not getattr(config.option, "xmlpath", "given") and not config.option.collectonly:
+        # Every run has a JUnit file; the trial says where, once its folder is there.
+        config.option.xmlpath = os.devnull
     config.pluginmanager.register(fixtures, "coopcloud-fixtures")
     if config.pluginmanager.hasplugin("playwright"):
         from pytest_coopcloud import browser_fixtures

@@ -144,7 +144,7 @@ class _GatewayAdapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": Pool}
 
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - as requests calls it
         # The context above already says whom to trust; requests would load its own bundle over it.
         conn.cert_reqs = "CERT_REQUIRED"
 

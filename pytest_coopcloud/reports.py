@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 from _pytest.terminal import TerminalReporter
 
 from pytest_coopcloud.errors import BadInputError, CoopCloudError
@@ -35,6 +36,7 @@ __all__ = ["TrialPlugin"]
 MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.SKIP: "-", Outcome.UNVERIFIED: "?"}
 COLOURS = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.SKIP: "yellow", Outcome.UNVERIFIED: "red"}
 REPORT_FILE = "report.html"
+JUNIT_FILE = "junit.xml"
 
 
 class TrialPlugin:
@@ -53,6 +55,7 @@ class TrialPlugin:
         self._parent = os.getppid()
         self._signals: dict[int, Any] = {}
         self._own: set[str] = set()
+        self._variants: list[str] = []
 
     # Collection
 
@@ -70,7 +73,9 @@ class TrialPlugin:
                 self.trial = Trial(run=run, recipe=_preview(run.name, self.options.source.name), hook=None)
                 session.config.stash[TRIAL] = self.trial
                 run.result.plugin_version = importlib.metadata.version("pytest-coopcloud")
+                self._place_junit(run)
                 self.source = run.resolve()
+            self._variants = _variants(self.config, [str(version) for version in self.source.versions])
         except CoopCloudError as error:
             self._end()
             raise pytest.UsageError(str(error)) from None
@@ -82,6 +87,12 @@ class TrialPlugin:
             folders.append(tests)
         if not self._asked_for_files():
             session.config.args = [str(folder) for folder in folders]
+
+    def _place_junit(self, run: Run) -> None:
+        """Have pytest write its JUnit file into the run's folder, where the user names no other place."""
+        junit = self.config.stash.get(xml_key, None)
+        if junit is not None and self.config.option.xmlpath == os.devnull:
+            junit.logfile = str(run.folder / JUNIT_FILE)
 
     def _asked_for_files(self) -> bool:
         return self.config.args_source is pytest.Config.ArgsSource.ARGS
@@ -119,10 +130,9 @@ class TrialPlugin:
 
     def _plan(self) -> list[tuple[Stage, str]]:
         assert self.source is not None
-        variants = _variants(self.config, [str(version) for version in self.source.versions])
         plan: list[tuple[Stage, str]] = []
         for stage in Stage:
-            plan += [(stage, variant) for variant in variants] if stage is Stage.UPGRADE else [(stage, "")]
+            plan += [(stage, variant) for variant in self._variants] if stage is Stage.UPGRADE else [(stage, "")]
         return plan
 
     @pytest.hookimpl(trylast=True)
@@ -283,10 +293,9 @@ class TrialPlugin:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _write_report(self, run: Run) -> None:
-        junit = getattr(self.config.option, "xmlpath", None)
         run.add_artifact(Artifact(path=REPORT_FILE, kind="report", title="the whole run on one page"))
-        if junit:
-            run.result.notes.append(f"JUnit: {junit}")
+        if self.config.stash.get(xml_key, None) is not None and self.config.option.xmlpath == os.devnull:
+            run.add_artifact(Artifact(path=JUNIT_FILE, kind="junit", title="JUnit"))
         with contextlib.suppress(OSError):
             (run.folder / REPORT_FILE).write_text(render_report(run.result, run.folder), encoding="utf-8")
         run.save()
@@ -378,7 +387,7 @@ def read_options(config: pytest.Config, recipe: str) -> Options:
 
     def choose(option: str, variable: str = "", default: str = "") -> str:
         given = config.getoption(option)
-        return str(given) if given else os.environ.get(variable, "") or default
+        return os.environ.get(variable, "") or default if given is None else str(given)
 
     try:
         spec = SourceSpec.parse(

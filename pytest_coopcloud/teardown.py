@@ -53,7 +53,7 @@ def take_down(
     name: RunName,
     *,
     timeout: float = TEARDOWN_TIMEOUT,
-    spare: Callable[[Thing], bool] = lambda thing: False,  # noqa: ARG005
+    spare: Callable[[Thing], bool] = lambda thing: False,
 ) -> Teardown:
     """Remove everything that a run owns, and wait until it is gone.
 

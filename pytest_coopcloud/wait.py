@@ -233,7 +233,7 @@ def wait(
     *,
     timeout: float,
     failed: Callable[[StackState], str] = any_failed,
-    changed: Callable[[StackState], None] = lambda state: None,  # noqa: ARG005
+    changed: Callable[[StackState], None] = lambda state: None,
 ) -> StackState:
     """Wait until a stack is ready, and return the state that was.
 

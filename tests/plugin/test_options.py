@@ -114,6 +114,8 @@ def test_upgrade_from_names_published_versions(run_pytest, make_recipe, which, v
         ("--base-domain=Foo_Bar", "'Foo_Bar' is no domain"),
         ("--recipe-ref=--upload-pack=x", "'--upload-pack=x' is no ref"),
         ("--recipe-pr=7", "a pull request is given, and no commit"),
+        ("--upgrade-from=last:0", "--upgrade-from=last:N is '0'"),
+        ("--max-runs=0", "--max-runs is '0'"),
         ("--max-runs=two", "argument --max-runs: invalid int value: 'two'"),
         ("--run-timeout=soon", "argument --run-timeout: invalid float value: 'soon'"),
     ],

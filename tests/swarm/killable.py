@@ -61,7 +61,9 @@ def make_recipe(folder: Path) -> Path:
         subprocess.run(["git", *argv], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     git("init", "-q", "-b", "main")
-    (folder / ".env.sample").write_text("TYPE=killable\nDOMAIN=\nLETS_ENCRYPT_ENV=\nSECRET_TOKEN_VERSION=v1 # length=20\n")
+    (folder / ".env.sample").write_text(
+        "TYPE=killable\nDOMAIN=\nLETS_ENCRYPT_ENV=\nSECRET_TOKEN_VERSION=v1 # length=20\n"
+    )
     for image, version in (("1.0.0", "1.0.0+1.0.0"), ("1.1.0", "1.1.0+1.1.0")):
         (folder / "compose.yml").write_text(COMPOSE.format(image=image, version=version))
         git("add", "-A")

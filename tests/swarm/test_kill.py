@@ -17,7 +17,6 @@ import pytest
 from pytest_coopcloud.docker import Docker
 from pytest_coopcloud.inventory import Kind, take
 from pytest_coopcloud.results import Verdict, read_result
-
 from tests.swarm.killable import PHASES, make_recipe
 
 pytestmark = [pytest.mark.swarm, pytest.mark.kill, pytest.mark.slow]
@@ -28,7 +27,12 @@ SOAK = bool(os.environ.get("COOPCLOUD_SOAK"))
 LIMIT = 15.0
 WAYS = ("pytest", "shell", "group", "sigterm", "sigint", "reaper")
 #: In `./dev test` every phase is met by the hardest way, and every way once; `./dev soak` does all of both.
-MATRIX = [(way, phase) for way in WAYS for phase in PHASES if SOAK or way == "pytest" or WAYS.index(way) == PHASES.index(phase)]
+MATRIX = [
+    (way, phase)
+    for way in WAYS
+    for phase in PHASES
+    if SOAK or way == "pytest" or WAYS.index(way) == PHASES.index(phase)
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,9 @@ def witnesses(docker: Docker) -> Iterator[dict[str, object]]:
     for kind, raw in (("service", service["ID"]), ("secret", secret["ID"]), ("config", config["ID"])):
         docker.remove(kind, raw)
     _until(lambda: not docker.containers(label=f"com.docker.swarm.service.id={service['ID']}"), 30, "witness gone")
-    _until(lambda: docker.remove("network", network["Id"]) and docker.remove("volume", volume["Name"]), 30, "witness gone")
+    _until(
+        lambda: docker.remove("network", network["Id"]) and docker.remove("volume", volume["Name"]), 30, "witness gone"
+    )
     assert after == before
 
 
@@ -126,7 +132,9 @@ class Victim:
 
     def left(self, docker: Docker) -> list[str]:
         run_id = self.folder.name
-        return [str(thing) for thing in take(docker).things if thing.name.startswith(run_id) or run_id in str(thing.labels)]
+        return [
+            str(thing) for thing in take(docker).things if thing.name.startswith(run_id) or run_id in str(thing.labels)
+        ]
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -249,7 +257,9 @@ def test_a_run_that_ignores_sigterm_is_killed_at_its_deadline(
         conftest.unlink()
 
 
-def test_the_waiting_reaper_is_small_and_idle(victim: Callable[[str], Victim], environment: dict[str, str], docker: Docker) -> None:
+def test_the_waiting_reaper_is_small_and_idle(
+    victim: Callable[[str], Victim], environment: dict[str, str], docker: Docker
+) -> None:
     run = victim("waiting")
     (reaper,) = run.reapers()
     status = Path(f"/proc/{reaper}/status").read_text()
