@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from pytest_coopcloud.compose import interpolate, load, merge, prepare
 from pytest_coopcloud.errors import BadRecipeError
 
+#: Generated cases a test; more of them for a search at leisure.
+EXAMPLES = int(os.environ.get("COOPCLOUD_EXAMPLES", "15"))
 ENV = {"A": "1", "E": "", "YES": "true", "NO": "off", "NAME": "db", "D": "$A", "HOME": "/nope"}
 
 
@@ -345,7 +348,7 @@ _files = st.fixed_dictionaries(
 
 
 @needs_loader
-@settings(max_examples=int(os.environ.get("COOPCLOUD_EXAMPLES", "40")), deadline=None, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(files=st.lists(_files, min_size=1, max_size=3))
 def test_generated_files_mean_to_us_what_they_mean_to_docker(
     files: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
@@ -357,7 +360,7 @@ def test_generated_files_mean_to_us_what_they_mean_to_docker(
 
 
 @needs_loader
-@settings(max_examples=int(os.environ.get("COOPCLOUD_EXAMPLES", "40")), deadline=None, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(texts=st.lists(st.text(st.sampled_from("$${}AEZ:-?x_ 1\n"), max_size=12), min_size=1, max_size=6))
 def test_generated_templates_mean_to_us_what_they_mean_to_docker(
     texts: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -378,3 +381,129 @@ def _fills(text: str) -> bool:
     except BadRecipeError:
         return False
     return True
+
+
+# Files that are refused
+
+BROKEN: dict[str, tuple[str, str]] = {
+    "two documents": (f"{app('')}---\n{app('')}", r"^0\.yml:7: "),
+    "an object": ("x-a: !!python/name:os.system x\n", r"^0\.yml:1: x-a: the tag"),
+    "a time": (
+        app("environment:\n  A: 2020-01-01 10:00:00"),
+        r"^0\.yml:6: services\.app\.environment\.A: .* is a time",
+    ),
+    "a key of a number": (app("labels: {5: a}"), r"^0\.yml:5: a key of services\.app\.labels is no text"),
+    "a list merged in": (app("labels: {<<: [a]}"), r"^0\.yml:5: `<<` takes mappings only"),
+    "a service of nothing": ("services:\n  app:\n", r"^0\.yml:2: services\.app must be a mapping"),
+    "an unknown section": (app("", "service: {}"), r"^0\.yml:6: service is no key"),
+    "a boolean for a text": (
+        app("labels:\n  a: true"),
+        r"^0\.yml:6: services\.app\.labels\.a must be a text or a number",
+    ),
+    "a variable that must be set": (
+        app("environment:\n  A: ${TOKEN:?give one}"),
+        r"^0\.yml:6: services\.app\.environment\.A: the variable TOKEN must be set: give one",
+    ),
+    "a variable that is none": (
+        app("command: [a, '${']"),
+        r"^0\.yml:5: services\.app\.command\.1: '\$\{' is no variable",
+    ),
+    "a variable that is no number": (
+        app("deploy:\n  replicas: ${NAME}"),
+        r"^0\.yml:6: services\.app\.deploy\.replicas: 'db' is not an integer",
+    ),
+    "a port of words": (app("ports:\n  - '80'\n  - http"), r"^0\.yml:7: services\.app\.ports\.1 'http' is no port"),
+    "a range of all ports": (app("ports: ['1-65535:1-65535']"), "no range of ports"),
+    "an env_file elsewhere": (
+        app("env_file: /etc/passwd"),
+        r"^0\.yml:5: services\.app\.env_file '/etc/passwd' leads out",
+    ),
+    "an env_file above": (app("env_file: [../../x]"), r"^0\.yml:5: services\.app\.env_file '\.\./\.\./x'"),
+    "an env_file by a link": (app("env_file: link"), r"^0\.yml:5: services\.app\.env_file 'link' leads out"),
+    "a home that is not known": (app("volumes: ['~/x:/x']"), r"^0\.yml:5: .* no HOME is known here"),
+    "aliases that multiply": (
+        "x-a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"x-{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+        + app(""),
+        r"^0\.yml: .* grows to more than 20000 values",
+    ),
+    "merges that multiply": (
+        "x-a: &a {k: 1}\n"
+        + "".join(
+            f"x-{b}: &{b} {{{', '.join(f'{b}{number}: {{<<: *{a}}}' for number in range(3))}}}\n"
+            for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
+        )
+        + app(""),
+        r"^0\.yml: .* grows to more than 20000 values",
+    ),
+    "an alias of itself": ("x-a: &a\n  b: *a\n" + app(""), r"^0\.yml: .* grows to more than 50 levels"),
+    "deep brackets": ("x-a: " + "[" * 500 + "]" * 500, r"^0\.yml: .* more than 50 levels"),
+    "very deep brackets": ("[" * 200_000, r"^0\.yml"),
+    "many values": ("x-a: [" + "1," * 30_000 + "]\n" + app(""), r"^0\.yml: .* 20000 values"),
+    "a variable that multiplies": (
+        app(f"command: ['{'$BIG ' * 1000}']"),
+        r"^0\.yml:5: services\.app\.command\.0 grows to more than",
+    ),
+    "variables that multiply": (
+        app(f"command: [{'$BIG, ' * 1000}]"),
+        r"^0\.yml:5: services\.app\.command\.\d+ makes the file grow",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_file_gives_one_clear_error_in_time(case: str, tmp_path: Path) -> None:
+    text, message = BROKEN[case]
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "0.yml").write_text(text)
+    env = {"NAME": "db", "BIG": "x" * 60_000}
+
+    began = time.process_time()
+    with pytest.raises(BadRecipeError, match=message) as caught:
+        we_load(tmp_path, ["0.yml"], env)
+
+    assert len(caught.value.message) < 500
+    assert time.process_time() - began < 2
+
+
+def test_files_for_different_versions_are_not_merged() -> None:
+    with pytest.raises(BadRecipeError, match=r"for version 3\.8 and for version 3\.7"):
+        merge({"version": "3.8"}, {"version": "3.7"})
+
+
+_anything = st.recursive(
+    st.sampled_from(["", "a", "80:80", "$A", "${B?}", "vol:/x", 5, 1.5, True, None, "a=b", "5s", "[", "~/x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "source", "target", "type", "labels", "name", "external", "test", "<<"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+_KEYS = (
+    "image command environment env_file ports volumes networks secrets configs deploy healthcheck labels logging dns "
+    "extra_hosts ulimits sysctls cap_add stop_grace_period init"
+)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    services=st.lists(st.dictionaries(st.sampled_from(_KEYS.split()), _anything, max_size=4), min_size=1, max_size=2),
+    sections=st.dictionaries(st.sampled_from(["volumes", "networks", "secrets", "configs"]), _anything, max_size=2),
+)
+def test_whatever_stands_in_files_they_are_read_or_refused(
+    services: list[dict[str, Any]], sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("compose")
+    for number, service in enumerate(services):
+        (folder / f"{number}.yml").write_text(json.dumps({"services": {"app": service}, **sections}))
+
+    try:
+        merged = we_load(folder, [f"{number}.yml" for number in range(len(services))], ENV)
+    except BadRecipeError:
+        return
+
+    assert "app" in merged["services"]
