@@ -28,7 +28,7 @@ from pytest_coopcloud.cli import run
 from pytest_coopcloud.errors import BadInputError, CLIError, EngineError, ImageError
 from pytest_coopcloud.results import CauseClass
 
-__all__ = ["Docker", "ExecResult"]
+__all__ = ["Docker", "ExecResult", "client_environment"]
 
 #: Seconds that one call to the engine may take. Long ones (pull, events, wait) have their own.
 CALL_TIMEOUT = 60.0
@@ -163,7 +163,7 @@ class Docker:
         resolve = "never" if self.nodes == 1 else "changed"
         argv = ["docker", "stack", "deploy", "--with-registry-auth", "--resolve-image", resolve, "-c", "-", stack]
         try:
-            run(argv, timeout=CALL_TIMEOUT, input=compose, log=log, redact=redact, env=_client_environment(self.host))
+            run(argv, timeout=CALL_TIMEOUT, input=compose, log=log, redact=redact, env=client_environment(self.host))
         except CLIError as error:
             text = f"{error.stderr}{error.stdout}"
             if "only updates to Labels are allowed" in text:
@@ -411,7 +411,8 @@ _CLIENT_VARIABLES = (
 )
 
 
-def _client_environment(host: str | None) -> dict[str, str]:
+def client_environment(host: str | None) -> dict[str, str]:
+    """Return what a client of the engine gets of our environment, so that it speaks to the same engine."""
     environment = {key: os.environ[key] for key in _CLIENT_VARIABLES if key in os.environ}
     if host:
         environment["DOCKER_HOST"] = host

@@ -13,7 +13,8 @@
     ├── WaitError                a wait that cannot end well any more, or took too long
     ├── ImageError               an image that cannot be had
     ├── AppError                 the app answers, and not as it should
-    └── DeadlineError            a stage or a run outlived its deadline
+    ├── DeadlineError            a stage or a run outlived its deadline
+    └── Unverified               a stage that should have run, and could not
 
 Each carries a `cause` (whose fault it is by default) and, where there is one, a `hint`: what to do next.
 """
@@ -38,6 +39,7 @@ __all__ = [
     "ImageError",
     "PolicyError",
     "SourceError",
+    "Unverified",
     "WaitError",
 ]
 
@@ -150,3 +152,7 @@ class AppError(CoopCloudError):
 
 class DeadlineError(CoopCloudError):
     """A stage or a run outlived its deadline."""
+
+
+class Unverified(CoopCloudError):
+    """A stage should have run, and could not."""

@@ -18,6 +18,7 @@ from pytest_coopcloud.ledger import state_folder
 from pytest_coopcloud.naming import RunName
 
 __all__ = [
+    "BACKUP_BOT_LABEL",
     "PROXY_LABEL",
     "RUN_LABEL",
     "STACK_LABEL",
@@ -40,6 +41,8 @@ STATE_LABEL = "coopcloud.pytest.state"
 PROXY_LABEL = "coopcloud.pytest.proxy"
 #: An image that holds a tool of ours (`restic`, `traefik`) and needs no registry.
 TOOL_LABEL = "coopcloud.pytest.tool"
+#: The service that backs other apps up, where apps are backed up through abra.
+BACKUP_BOT_LABEL = "coop-cloud.backupbot.enabled=true"
 #: The stack that a thing belongs to; set by the engine's own stack code.
 STACK_LABEL = "com.docker.stack.namespace"
 

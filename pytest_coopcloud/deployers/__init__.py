@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 
 from pytest_coopcloud.deployers.protocol import Deployer, Site
 from pytest_coopcloud.errors import BadInputError
@@ -11,12 +10,12 @@ from pytest_coopcloud.results import CauseClass
 
 __all__ = ["DEPLOYERS", "default_deployer", "get_deployer"]
 
-DEPLOYERS = ("abra", "swarm")
+DEPLOYERS = ("swarm",)
 
 
 def default_deployer() -> str:
-    """Return `abra` where it is on PATH, else `swarm`."""
-    return "abra" if shutil.which("abra") else "swarm"
+    """Return the deployer that is taken where the user names none."""
+    return "swarm"
 
 
 def get_deployer(name: str, site: Site) -> Deployer:

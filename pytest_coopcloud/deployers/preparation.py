@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pytest_coopcloud import policy
 from pytest_coopcloud.deployers.protocol import Release, Site
@@ -13,7 +14,16 @@ from pytest_coopcloud.recipes import Recipe, RenderedRecipe, SecretSpec
 from pytest_coopcloud.tools import tool_image
 from pytest_coopcloud.vips import virtual_ips_route
 
-__all__ = ["given_env", "make_secret", "missing_secrets", "names_lead_to_tasks", "own", "pull_images", "render"]
+__all__ = [
+    "escape",
+    "given_env",
+    "make_secret",
+    "missing_secrets",
+    "names_lead_to_tasks",
+    "own",
+    "pull_images",
+    "render",
+]
 
 #: A password where a recipe names a length and no characters.
 ALPHABET = string.ascii_letters + string.digits
@@ -76,6 +86,17 @@ def names_lead_to_tasks(site: Site, rendered: RenderedRecipe) -> bool:
     image = tool_image(site.docker, "traefik", site.tool_images.get("traefik", ""), progress=site.progress)
     site.ledger.own([f"service {site.name.run_id}-vip", f"network {site.name.run_id}-vip"])
     return not virtual_ips_route(site.docker, site.name, site.state, image)
+
+
+def escape(value: Any) -> Any:
+    """Return a model whose text means itself to a reader that interpolates: `$` as `$$`."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, Mapping):
+        return {key: escape(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [escape(entry) for entry in value]
+    return value
 
 
 # Secrets

@@ -6,12 +6,13 @@ as many failures as fit into the recipe's own tolerance (interval x retries; the
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["fast_health", "fast_update", "seconds"]
+__all__ = ["comparable", "fast_health", "fast_update", "seconds"]
 
 #: What Docker takes where a health check says nothing.
 _INTERVAL, _RETRIES = 30.0, 3
@@ -59,3 +60,28 @@ def fast_update(declared: Mapping[str, Any] | None) -> dict[str, Any]:
     if seconds(own.get("monitor"), 5.0) > seconds(_MONITOR):
         own["monitor"] = _MONITOR
     return own
+
+
+#: What abra writes into the environment of service `app` anew for each version, beside what the recipe asks for.
+_WRITTEN = ("TYPE", "RECIPE", "COMPOSE_FILE")
+
+
+def comparable(template: Mapping[str, Any], image: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a service's task template without what differs between two deployments of the very same thing.
+
+    Health checks with the same tolerance are the same, however often they ask.
+
+    Args:
+        template: `TaskTemplate` as the engine gives it.
+        image: `Config.Healthcheck` of its image, if any.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(template))
+    made.pop("ForceUpdate", None)
+    container = made.get("ContainerSpec") or {}
+    container["Env"] = sorted(entry for entry in container.get("Env") or [] if entry.partition("=")[0] not in _WRITTEN)
+    own = container.pop("Healthcheck", None) or {}
+    health = {**(image or {}), **{key: value for key, value in own.items() if value}}
+    if health.get("Test") not in (None, [], ["NONE"]):
+        tolerance = seconds(health.pop("Interval", None), _INTERVAL) * int(health.pop("Retries", 0) or _RETRIES)
+        container["Healthcheck"] = {**health, "tolerance": math.ceil(tolerance)}
+    return made

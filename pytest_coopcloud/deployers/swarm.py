@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_coopcloud.deployers.preparation import (
+    escape,
     make_secret,
     missing_secrets,
     names_lead_to_tasks,
@@ -110,6 +111,9 @@ class SwarmDeployer:
         )
         self._rendered = None
 
+    def discard(self) -> None:
+        """Do nothing: the repository is a volume of the run and goes with it."""
+
     # The recipe
 
     def _live(self) -> RenderedRecipe:
@@ -176,7 +180,7 @@ class SwarmDeployer:
                     definition = model[kind][key] = {}
                 if not definition.get("external"):
                     definition["labels"] = {**(definition.get("labels") or {}), **self._labels}
-        escaped: dict[str, Any] = _escape(model)
+        escaped: dict[str, Any] = escape(model)
         for config in rendered.configs:
             if config.path is not None:
                 escaped["configs"][config.key]["file"] = str(config.path)
@@ -211,14 +215,3 @@ class SwarmDeployer:
                 raise AppError(
                     f"{what} of service {service} ended with {result.exit_code}: {result.output.strip()[-1000:]}"
                 )
-
-
-def _escape(value: Any) -> Any:
-    """Return a model whose text means itself to a reader that interpolates: `$` as `$$`."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, Mapping):
-        return {key: _escape(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escape(entry) for entry in value]
-    return value
