@@ -125,6 +125,7 @@ CORPUS: dict[str, list[str]] = {
   Q4: "$Z:-d e} f"
   Q5: "${A?must-be} ${A:?x}"
   Q6: "${Z?must-be}"
+  Q9: "${A:?must-be} ${Z:?must-be} ${Z:?a:-b} ${Z?a?b-c}"
   Q7: "${A:-x${B}}"
   Q8: "${a} ${_} ${A1} $D"
 """

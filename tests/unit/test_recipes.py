@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import random
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_coopcloud.errors import BadInputError, BadNameError, BadRecipeError, PolicyError
 from pytest_coopcloud.naming import RunName
@@ -55,6 +59,25 @@ def test_versions_have_an_order() -> None:
 def test_tag_that_is_no_version_is_told(tag: str) -> None:
     with pytest.raises(BadRecipeError, match="is no version"):
         Version.parse(tag)
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.lists(st.from_regex(r"[0-9A-Za-z][0-9A-Za-z._-]{0,6}", fullmatch=True), min_size=3, max_size=3))
+def test_order_of_versions_is_total(upstreams: list[str]) -> None:
+    one, two, three = (Version.parse(f"1.0.0+{upstream}") for upstream in upstreams)
+
+    assert (one < two) + (two < one) + (one == two) == 1
+    assert not (one < two and two < three) or one < three
+
+
+def test_twenty_thousand_tags_are_sorted_in_under_a_second() -> None:
+    versions = [Version.parse(f"1.{number % 300}.{number}+{number}.1") for number in range(20_000)]
+    random.Random(1).shuffle(versions)
+
+    began = time.process_time()
+    versions.sort()
+
+    assert time.process_time() - began < 1
 
 
 # .env.sample and abra.sh
@@ -138,6 +161,23 @@ def test_secret_whose_variable_has_another_name_keeps_its_rules(tmp_path: Path) 
         "SECRET_WILDCARD_CERT_VERSION",
         False,
     )
+
+
+def test_value_that_doubles_itself_ends_in_an_error() -> None:
+    with pytest.raises(BadRecipeError, match=r"\.env\.sample:\d+: A grows to more than"):
+        EnvSample.parse("A=xxxxxxxx\n" + "A=$A$A\n" * 40).expand({})
+    with pytest.raises(BadRecipeError, match=r"abra\.sh: A grows to more than"):
+        read_exports("export A=xxxxxxxx\n" + "export A=$A$A\n" * 40)
+
+
+def test_long_sample_is_expanded_in_time() -> None:
+    text = "".join(f"KEY_{number}=${{KEY_{number - 1}}}x\n" for number in range(5_000))
+
+    began = time.process_time()
+    values = EnvSample.parse(text).expand({"KEY_0": "a"})
+
+    assert values["KEY_7"] == "axxxxxxx"
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("length", ["0", "x", "5000", "-1"])
@@ -357,3 +397,23 @@ def test_name_that_is_too_long_for_docker_is_named(tmp_path: Path) -> None:
 
     with pytest.raises((PolicyError, BadNameError), match=f"{long}_v1.*Docker allows 63"):
         enforce(rendered, name=RunName("hell-0a1b2c", "ci.localhost"), checkout=tmp_path)
+
+
+def test_recipe_of_five_services_renders_well_under_a_tenth_of_a_second(tmp_path: Path) -> None:
+    service = """
+    image: a:1
+    environment: {A: $A, B: '${B:-x}', C: 1}
+    volumes: ['vol:/v', '/etc/localtime:/etc/localtime:ro']
+    networks: [proxy]
+    healthcheck: {test: [CMD, a], interval: 30s}
+    deploy: {labels: ['a=$A', 'traefik.http.routers.${STACK_NAME}.rule=Host(`${DOMAIN}`)']}
+"""
+    compose = "services:\n" + "".join(f"  s{number}:{service}" for number in range(5))
+    (tmp_path / "compose.yml").write_text(compose + "volumes: {vol: }\nnetworks: {proxy: {external: true}}\n")
+    recipe = Recipe.read(tmp_path, "hello")
+
+    began = time.process_time()
+    for _ in range(5):
+        recipe.render(ENV)
+
+    assert (time.process_time() - began) / 5 < 0.05

@@ -75,6 +75,10 @@ def test_values_that_overlap_leave_nothing_of_either() -> None:
     assert blot("ab cdef", "defghi").clean("<ab cdefghi>") == "<[secret db_password]>"
 
 
+def test_value_within_another_leaves_nothing_of_the_longer_one() -> None:
+    assert blot("hunter2222", "nter").clean("<hunter2222>") == "<[secret db_password]>"
+
+
 def test_short_value_is_left_alone() -> None:
     assert blot("abc", "").clean("abc") == "abc"
 
@@ -118,6 +122,15 @@ def test_value_split_between_chunks_of_bytes_is_found() -> None:
         assert b"".join(blot(VALUE).stream_bytes(chunks)) == "käse [secret db_password] ende".encode()
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_each_encoding_is_found_character_by_character(encoding: str) -> None:
+    written = ENCODINGS[encoding](VALUE)
+
+    assert "".join(blot(VALUE).stream(f"<{written}>")) == "<[secret db_password]>"
+    # The longest form of a plain value is the one in hexadecimal.
+    assert "".join(blot("hunter22").stream("<68756e7465723232>")) == "<[secret db_password]>"
+
+
 def test_stream_does_not_hold_back_more_than_the_longest_form() -> None:
     redactor = blot("hunter22")
     stream = redactor.stream(iter(["x" * 1000, "y"]))
@@ -125,7 +138,7 @@ def test_stream_does_not_hold_back_more_than_the_longest_form() -> None:
     assert len(next(stream)) > 900
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None)
 @given(
     values=st.lists(st.text(st.sampled_from("abä$/ \n"), min_size=4, max_size=9), min_size=1, max_size=4),
     pieces=st.lists(st.text(st.sampled_from("abä$/ \n=Y"), max_size=6), max_size=8),
