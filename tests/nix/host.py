@@ -186,7 +186,15 @@ class Host:
     def _compose(self) -> dict[str, Any]:
         return {
             "version": "3.8",
-            "services": {"app": {"image": HELLO, "init": True, "networks": [self.network], "secrets": ["token"]}},
+            "services": {
+                "app": {
+                    "image": HELLO,
+                    "init": True,
+                    "stop_grace_period": "1s",
+                    "networks": [self.network],
+                    "secrets": ["token"],
+                }
+            },
             "networks": {self.network: {"external": True}},
             "secrets": {"token": {"external": True, "name": "${STACK_NAME}_token_${TOKEN_VERSION}"}},
         }
