@@ -27,6 +27,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.util.connection
+from docker.errors import APIError
 
 from pytest_coopcloud.docker import Docker
 from pytest_coopcloud.errors import BadInputError, EngineError
@@ -51,6 +52,8 @@ PROXY_NETWORK = "proxy"
 #: With the name of the state directory: runs of another one have a proxy, and a CA, of their own.
 CONTAINER = "coopcloud-ci-proxy-{}"
 START_TIMEOUT = 30.0
+#: Seconds to try again when the network is just being let go.
+JOIN_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True)
@@ -316,6 +319,23 @@ _ARGUMENTS = (
 
 
 def _start(docker: Docker, name: str, base_domain: str, certificate: Path, image: str) -> int:
+    """Start our own Traefik, and return its port.
+
+    A node lets go of an overlay when the last container on it ends; one that joins at that very moment is told "network not
+    found" (seen on Docker 20.10), and finds it a moment later.
+    """
+    deadline = time.monotonic() + JOIN_TIMEOUT
+    while True:
+        try:
+            return _start_once(docker, name, base_domain, certificate, image)
+        except APIError as error:
+            docker.remove("container", name)
+            if "network" not in str(error).lower() or time.monotonic() > deadline:
+                raise EngineError(f"our own Traefik cannot be started from image {image}: {error}") from error
+            time.sleep(0.2)
+
+
+def _start_once(docker: Docker, name: str, base_domain: str, certificate: Path, image: str) -> int:
     api = docker.api
     made = api.create_container(
         image,
