@@ -184,6 +184,11 @@ class Docker:
         with _engine_errors(f"create secret {name}"):
             self.api.create_secret(name, value.encode(), labels=dict(labels))
 
+    def create_config(self, name: str, content: str, labels: Mapping[str, str]) -> None:
+        """Create a config."""
+        with _engine_errors(f"create config {name}"):
+            self.api.create_config(name, content.encode(), labels=dict(labels))
+
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
         """Create an attachable overlay network and return its id."""
         with _engine_errors(f"create network {name}"):

@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--deployer",
         metavar="NAME",
-        help="what deploys; swarm, the one that is built in, is the only one so far (ini deployer, env COOPCLOUD_DEPLOYER)",
+        help="swarm (built in) or abra; by default abra where it is on PATH, else swarm (ini deployer, env COOPCLOUD_DEPLOYER)",
     )
     add(
         "--base-domain",

@@ -723,7 +723,7 @@ class Run:
         self.save()
         self.ledger.free_reserve()
         if not self.options.keep_app:
-            for name in ("recipe", "versions"):
+            for name in ("recipe", "versions", "abra"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _let_go(self, *, orderly: bool) -> None:

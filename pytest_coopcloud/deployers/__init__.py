@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 
 from pytest_coopcloud.deployers.protocol import Deployer, Site
 from pytest_coopcloud.errors import BadInputError
@@ -10,12 +11,12 @@ from pytest_coopcloud.results import CauseClass
 
 __all__ = ["DEPLOYERS", "default_deployer", "get_deployer"]
 
-DEPLOYERS = ("swarm",)
+DEPLOYERS = ("abra", "swarm")
 
 
 def default_deployer() -> str:
-    """Return the deployer that is taken where the user names none."""
-    return "swarm"
+    """Return `abra` where it is on PATH, else `swarm`."""
+    return "abra" if shutil.which("abra") else "swarm"
 
 
 def get_deployer(name: str, site: Site) -> Deployer:

@@ -1,0 +1,93 @@
+"""The stand-in for abra on PATH, the stand-in for backup-bot-two on the swarm, and the trials of `tests/swarm`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_coopcloud.docker import Docker
+from pytest_coopcloud.wait import all_converged, wait
+from tests.swarm.conftest import Trial, docker, environment, nothing_left, recipe_of, trial
+
+__all__ = ["Trial", "docker", "environment", "nothing_left", "recipe_of", "trial"]
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> Callable[..., str]:
+    """Make a folder with the stand-in in it as `abra`, and return a PATH that begins with that folder."""
+
+    def install(version: str = "0.13", misbehave: str = "", says: str = "") -> str:
+        folder = tmp_path / f"bin-{version}-{misbehave.partition(':')[0]}"
+        folder.mkdir(exist_ok=True)
+        variables = {
+            "ABRA_STANDIN_VERSION": version,
+            "ABRA_STANDIN_MISBEHAVE": misbehave,
+            "ABRA_STANDIN_SAYS": says,
+            "ABRA_STANDIN_CALLS": str(tmp_path / "calls"),
+        }
+        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
+        script = folder / "abra"
+        script.write_text(f'#!/bin/sh\n{exports}exec {sys.executable} {HERE / "abra"} "$@"\n')
+        script.chmod(0o755)
+        return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def bot_image(docker: Docker, recipe_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image of the stand-in for backup-bot-two, built where it is missing."""
+    recipe_of("guestbook")  # its images bring the Debian along
+    restic = shutil.which("restic")
+    assert restic, "restic is not installed: `./dev test` installs it"
+    content = [(HERE / "backupbot" / name).read_bytes() for name in ("Dockerfile", "backup")]
+    key = hashlib.sha256(b"".join([*content, Path(restic).read_bytes()])).hexdigest()[:12]
+    image = f"coopcloud-lab/backupbot:0.0.0-{key}"
+    if docker.image(image) is None:
+        context = tmp_path_factory.mktemp("backupbot")
+        for file in (HERE / "backupbot" / "Dockerfile", HERE / "backupbot" / "backup", Path(restic)):
+            shutil.copy(file, context)
+        argv = ["docker", "build", "--quiet", "--network", "none", "--tag", image, str(context)]
+        subprocess.run(argv, check=True, env={**os.environ, "DOCKER_BUILDKIT": "0"}, stdout=subprocess.DEVNULL)
+    return image
+
+
+@pytest.fixture(scope="session")
+def backupbot(docker: Docker, bot_image: str) -> Iterator[str]:
+    """The stand-in for backup-bot-two, running; yields its stack's name."""
+    stack = f"backupbot-{os.getpid()}"
+    mounts = [("/var/run/docker.sock", "/var/run/docker.sock"), (f"{docker.info['DockerRootDir']}/volumes",) * 2]
+    argv = ["docker", "service", "create", "--quiet", "--detach", "--name", f"{stack}_app"]
+    argv += ["--label", "coop-cloud.backupbot.enabled=true", "--label", f"com.docker.stack.namespace={stack}"]
+    argv += ["--container-label", f"com.docker.stack.namespace={stack}", "--stop-grace-period", "1s"]
+    for source, target in mounts:
+        argv += ["--mount", f"type=bind,source={source},target={target}"]
+    subprocess.run([*argv, "--no-resolve-image", bot_image], check=True, stdout=subprocess.DEVNULL)
+    try:
+        wait(docker, stack, all_converged, timeout=60)
+        yield stack
+    finally:
+        docker.remove("service", f"{stack}_app")
+        for raw in docker.containers(label=f"com.docker.stack.namespace={stack}"):
+            docker.remove("container", raw["Id"])
+
+
+@pytest.fixture
+def abra_trial(trial: Callable[..., Trial], standin: Callable[..., str]) -> Callable[..., Trial]:
+    """Run the plugin with `--deployer=abra` and the stand-in on PATH."""
+
+    def run(recipe: Path | str, *arguments: str, version: str = "0.13", misbehave: str = "", **variables: str) -> Trial:
+        path = standin(version, misbehave)
+        return trial(recipe, *arguments, COOPCLOUD_DEPLOYER="abra", PATH=path, **variables)
+
+    return run
