@@ -94,6 +94,9 @@ def build(program: Program, *, cache: Path | None = None) -> Built:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if binary.exists():
             return Built(folder, binary)
+        for left in cache.glob(f".{program.name}-*"):
+            # Of a build that was killed.
+            shutil.rmtree(left, ignore_errors=True)
         began = time.monotonic()
         _compile(program, folder)
         return Built(folder, binary, time.monotonic() - began)

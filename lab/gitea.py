@@ -142,6 +142,18 @@ class Forge:
             raise ForgeError(response)
         return response.json() if response.content else None
 
+    def await_content(self, full_name: str, *, timeout: float = 30.0) -> None:
+        """Wait until the forge has dealt with the first push to a repository: before that it has no pull requests.
+
+        Raises:
+            LabError: It has not after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while self.call("GET", f"/repos/{full_name}")["empty"]:
+            if time.monotonic() > deadline:
+                raise LabError(f"{full_name} is still empty {timeout:.0f} s after a push")
+            time.sleep(0.05)
+
     def let_pass(self, seconds: float) -> None:
         """Wait until the forge's own clock, which counts whole seconds, has gone on by more than this."""
         began = self._clock()

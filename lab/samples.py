@@ -49,6 +49,7 @@ def set_up(lab: Lab, forge: Forge, name: str) -> dict[str, Any]:
         # What has been merged since a lab's first start stays merged.
         if not forge.exists(f"/repos/{owner}/{name}/branches/main"):
             push(lab, source, f"{owner}/{name}", f"{newest}^{{commit}}:refs/heads/main", "refs/tags/*:refs/tags/*")
+            forge.await_content(f"{owner}/{name}")
     return open_pull(lab, forge, name)
 
 

@@ -72,8 +72,6 @@ class Guarantees:
     witness: Witness
     #: The head at the time of each comment that a test made, by the comment's id.
     pinned: dict | None = None
-    #: Whether a test of secrets may skip the logs of this build, for example because its runner was killed.
-    lost: set | None = None
 
     @staticmethod
     def plant_witness():
@@ -147,7 +145,7 @@ class Guarantees:
         for build in builds:
             wanted = (self.pinned or {}).get(_comment(build))
             if wanted:
-                assert build["params"]["REF"] == wanted
+                assert build["params"]["REF"] == wanted, f"build {build['number']} is of another commit"
         for file in (self.lab.state / "runs").glob("*/results.json"):
             result = json.loads(file.read_text(encoding="utf-8"))
             wanted = (self.pinned or {}).get(int(result["comment"] or 0))
@@ -190,7 +188,7 @@ class Guarantees:
         found = [
             f"{what} in {where}" for what, value in values.items() for where, text in places.items() if value in text
         ]
-        assert not found
+        assert not found, f"secrets in plain sight: {found}"
 
 
 def _comment(build):

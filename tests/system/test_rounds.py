@@ -1,6 +1,5 @@
 """From a comment to a verdict in the same comment, and what such a path meets in life."""
 
-import json
 import os
 import statistics
 import time
@@ -12,63 +11,7 @@ from lab import control, processes, rounds, samples
 from lab.gitea import push
 from lab.samples import git
 from lab.state import CI_REPO, ORG
-from tests.system.guarantees import FINAL
-
-HELLO = f"{ORG}/hello"
-#: Enough to see a whole way through, and soon over.
-QUICK = "!testme stages=install"
-TIMEOUT = 240.0
-
-
-def answers(forge, lab, comment, *, recipe="hello", number=None):
-    """Return every text of the answer to a comment, the final one last."""
-    number = number or lab.pulls[recipe]
-    return list(rounds.follow(forge, f"{ORG}/{recipe}", number, comment, timeout=TIMEOUT))
-
-
-def await_answer(forge, lab, comment, beginning, *, timeout=TIMEOUT):
-    """Wait until the answer to a comment begins like this."""
-    for answer in rounds.follow(forge, HELLO, lab.pulls["hello"], comment, timeout=timeout):
-        if answer.text.startswith(beginning):
-            return answer
-    raise AssertionError(f"the answer never began with {beginning!r}, it ended as {answer.title}")
-
-
-def build_of(drone, comment):
-    """Return the build that was started for a comment, or None."""
-    found = [build for build in drone.builds() if (build.get("params") or {}).get("COMMENT") == str(comment)]
-    return drone.build(found[-1]["number"]) if found else None
-
-
-def await_run(lab, comment, stage):
-    """Wait until the run of a comment is in this stage; return its id."""
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        for file in (lab.state / "runs").glob("*/results.json"):
-            result = json.loads(file.read_text(encoding="utf-8"))
-            if result["comment"] == str(comment):
-                for one in result["stages"]:
-                    if one["stage"] == stage and one["started_at"] and one["outcome"] is None:
-                        return result["run_id"]
-        time.sleep(0.05)
-    raise AssertionError(f"no run of comment {comment} came to the stage {stage}")
-
-
-def finished(drone, number):
-    """Return a build once it is final."""
-    deadline = time.monotonic() + 60.0
-    while (build := drone.build(number))["status"] not in FINAL:
-        assert time.monotonic() < deadline, f"build {number} is {build['status']}"
-        time.sleep(0.1)
-    return build
-
-
-def statuses(forge, full_name, sha):
-    """Return the newest state of each status of a commit."""
-    return {
-        one["context"]: one["status"]
-        for one in forge.call("GET", f"/repos/{full_name}/commits/{sha}/status")["statuses"]
-    }
+from tests.system.waits import HELLO, QUICK, TIMEOUT, answers, await_answer, await_run, await_status, build_of, finished
 
 
 @pytest.fixture
@@ -101,7 +44,7 @@ def test_comment_becomes_a_verdict(lab, forge, drone, guarantees):
     assert seen[-1].passed, seen[-1].text
     assert any(answer.text.startswith("### 🔄 running") for answer in seen)
     assert build["status"] == "success"
-    assert statuses(forge, HELLO, build["params"]["REF"]) == {"coop-cloud/testme": "success"}
+    await_status(forge, HELLO, build["params"]["REF"], "success")
     run = next(word for word in seen[-1].text.split("/run/")[1].split(")"))
     with httpx.Client(trust_env=False) as client:
         assert client.get(f"{lab.url('dashboard')}/run/{run}").status_code == 200
@@ -116,7 +59,7 @@ def test_upgrade_that_loses_data_is_named_with_its_cause(lab, forge, drone, guar
     assert last.text.startswith("### ❌ failed"), last.text
     assert "**First cause**, stage `upgrade" in last.text
     assert build_of(drone, comment)["status"] == "failure"
-    assert statuses(forge, f"{ORG}/guestbook", pull["head"]["sha"]) == {"coop-cloud/testme": "failure"}
+    await_status(forge, f"{ORG}/guestbook", pull["head"]["sha"], "failure")
 
 
 def test_comments_that_must_not_start_anything(lab, forge, drone):

@@ -16,10 +16,11 @@ import pytest
 
 from lab.drone import BUILDS_USER, Drone, DroneError
 from lab.gitea import push
-from lab.processes import LabError, find
+from lab.processes import LabError
 from lab.samples import git
 from lab.state import CI_REPO, ORG
 from tests.system.guarantees import FINAL
+from tests.system.waits import finished
 
 PLAIN = """
 kind: pipeline
@@ -32,15 +33,6 @@ steps:
     commands:
       - %s
 """
-
-
-def finished(drone, number, *, timeout=60.0):
-    """Return a build once it is final."""
-    deadline = time.monotonic() + timeout
-    while (build := drone.build(number))["status"] not in FINAL:
-        assert time.monotonic() < deadline, f"build {number} is {build['status']} after {timeout} s"
-        time.sleep(0.1)
-    return build
 
 
 @pytest.fixture
@@ -303,14 +295,3 @@ def _build_of_event(drone, event, *, timeout=60.0):
             return drone.build(found[0]["number"])
         assert time.monotonic() < deadline, f"no final build of event {event} after {timeout} s"
         time.sleep(0.2)
-
-
-def test_lab_that_is_up_is_left_alone(lab):
-    from lab import control
-
-    before = {(process.pid, process.name) for process in find(lab)}
-
-    again = control.up(lab.folder)
-
-    assert {(process.pid, process.name) for process in find(lab)} == before
-    assert again.ports == lab.ports
