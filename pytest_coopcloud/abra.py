@@ -183,7 +183,7 @@ class Abra:
         except CLIError as error:
             raise BadInputError(
                 f"abra cannot be asked for its version: {error.message}",
-                hint=error.hint or "put a working `abra` on PATH, or choose `--deployer=swarm`",
+                hint="put a working `abra` on PATH, or choose `--deployer=swarm`",
                 cause=CauseClass.INFRASTRUCTURE,
             ) from error
         self.version = AbraVersion.parse(done.stdout + done.stderr)

@@ -13,12 +13,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_coopcloud.backupbot import BackupBot, was_asked
 from pytest_coopcloud.cli import RUN_ID_VARIABLE
 from pytest_coopcloud.docker import Docker
 from pytest_coopcloud.errors import BadNameError, CoopCloudError, EngineError
@@ -86,7 +87,7 @@ def reap(folder: Path, *, say: Callable[[str], None]) -> Teardown:
     began, pause = time.monotonic(), RETRY_FIRST
     while True:
         try:
-            with contextlib.closing(Docker()) as docker:
+            with contextlib.closing(Docker()) as docker, _without_the_bot(docker, ledger):
                 result = take_down(docker, ledger.name)
             break
         except EngineError as error:
@@ -102,6 +103,20 @@ def reap(folder: Path, *, say: Callable[[str], None]) -> Teardown:
         ledger.save()
     finish_result(folder, ledger, result)
     return result
+
+
+@contextlib.contextmanager
+def _without_the_bot(docker: Docker, ledger: Ledger) -> Iterator[None]:
+    """Have backup-bot-two end its work for a run before this block, where it had any, and forget its snapshots after."""
+    bot = None
+    if was_asked(ledger.owned, ledger.name):
+        with contextlib.suppress(CoopCloudError):
+            bot = BackupBot.find(docker)
+            bot.stop(ledger.name)
+    yield
+    if bot is not None:
+        with contextlib.suppress(CoopCloudError):
+            bot.forget(ledger.name)
 
 
 def kill_processes(run_id: str) -> int:

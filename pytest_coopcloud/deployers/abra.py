@@ -7,16 +7,16 @@ the stack's name, and a labelled config `<stack>_run` tells others that the stac
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pytest_coopcloud.abra import Abra, environment_timeout
+from pytest_coopcloud.backupbot import BackupBot, asked_of_the_bot, was_asked
 from pytest_coopcloud.deployers.abra_home import OVERLAY_FILE, SERVER, AbraHome
 from pytest_coopcloud.deployers.preparation import (
     given_env,
@@ -30,8 +30,8 @@ from pytest_coopcloud.deployers.preparation import (
 from pytest_coopcloud.deployers.probes import fast_health, fast_update
 from pytest_coopcloud.deployers.protocol import Archive, Deployment, Release, Site
 from pytest_coopcloud.deployers.selection import selected_mounts, selection
-from pytest_coopcloud.errors import AppError, BadRecipeError, CLIError, CoopCloudError, Unverified, WaitError
-from pytest_coopcloud.inventory import BACKUP_BOT_LABEL, STACK_LABEL, Kind, Thing, owned, run_labels
+from pytest_coopcloud.errors import AppError, BadRecipeError, CLIError, CoopCloudError, WaitError
+from pytest_coopcloud.inventory import STACK_LABEL, Kind, Thing, owned, run_labels
 from pytest_coopcloud.recipes import RenderedRecipe, SecretSpec, Version
 from pytest_coopcloud.results import CauseClass
 from pytest_coopcloud.teardown import take_down
@@ -70,7 +70,6 @@ class AbraDeployer:
         self._rendered: RenderedRecipe | None = None
         self._live: Release | None = None
         self._chaos = False
-        self._archives: list[str] = []
         self._remarks: list[str] = []
 
     @property
@@ -123,24 +122,33 @@ class AbraDeployer:
         rendered = self._deployed()
         if rendered.backup is None:
             raise BadRecipeError("the recipe has no backup labels", hint="see `backupbot.backup` in the handbook")
-        bot = self._bot()
-        said = self.abra.app_backup_create(self.home.domain)
-        found = _SNAPSHOT.findall(said)
-        snapshot = found[-1] if found else self._newest_snapshot(bot)
-        if not snapshot:
+        bot = BackupBot.find(self.site.docker)
+        with self._asking(bot):
+            said = self.abra.app_backup_create(self.home.domain)
+        found = _SNAPSHOT.findall(said) or bot.snapshots(self.site.name)
+        if not found:
             raise AppError(
                 "abra says that it backed the app up, and there is no snapshot of it",
                 hint="see commands.log, and the log of backup-bot-two",
                 cause=CauseClass.INFRASTRUCTURE,
             )
-        self._archives.append(snapshot)
         _, _, wanted = selection(rendered)
-        return Archive(id=snapshot, paths=self._listing(bot, snapshot), wanted=tuple(wanted))
+        return Archive(id=found[-1], paths=bot.listing(found[-1]), wanted=tuple(wanted))
 
     def restore(self, archive: Archive) -> None:
         """Have backup-bot-two restore a snapshot into the app."""
-        self._bot()
-        self.abra.app_restore(self.home.domain, snapshot=archive.id)
+        with self._asking(BackupBot.find(self.site.docker)):
+            self.abra.app_restore(self.home.domain, snapshot=archive.id)
+
+    @contextlib.contextmanager
+    def _asking(self, bot: BackupBot) -> Iterator[None]:
+        """Have the bot end its work where this block ends badly: it would go on without abra."""
+        self.site.ledger.own([asked_of_the_bot(self.site.name)])
+        try:
+            yield
+        except BaseException:
+            bot.stop(self.site.name)
+            raise
 
     def undeploy(self, *, keep_secrets: bool = False) -> None:
         """Undeploy the app, remove its data and its `.env`; what abra leaves of it is removed after it."""
@@ -160,12 +168,9 @@ class AbraDeployer:
 
     def discard(self) -> None:
         """Have the trial's snapshots forgotten: the repository is the server's own."""
-        if not self._archives:
-            return
-        snapshots, self._archives = self._archives, []
-        done = self.site.docker.exec(self._bot(), ["restic", "forget", *snapshots])
-        if done.exit_code != 0:
-            self.site.progress(f"backup-bot-two keeps the snapshots {', '.join(snapshots)}: {done.output.strip()}")
+        name = self.site.name
+        if was_asked(self.site.ledger.owned, name):
+            BackupBot.find(self.site.docker).forget(name)
 
     # Deploying
 
@@ -383,64 +388,6 @@ class AbraDeployer:
             call()
         except CLIError as error:
             self._remarks.append(f"removed without abra, since {error.message}")
-
-    # backup-bot-two
-
-    def _bot(self) -> str:
-        """Return the container of the backup-bot-two that runs here.
-
-        Raises:
-            Unverified: There is none.
-        """
-        docker = self.site.docker
-        services = docker.services(label=BACKUP_BOT_LABEL) or [
-            raw
-            for raw in docker.services()
-            if "backup-bot-two" in str(raw["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
-        ]
-        for raw in services:
-            label = f"com.docker.swarm.service.name={raw['Spec']['Name']}"
-            running = docker.containers(label=label, status="running")
-            if running:
-                return str(max(running, key=lambda one: one["Created"])["Id"])
-        what = f"backup-bot-two ({services[0]['Spec']['Name']}) does not run" if services else "no backup-bot-two runs"
-        raise Unverified(
-            f"{what} on this server, so abra cannot back up",
-            hint="deploy it once: `abra app new backup-bot-two`, `abra app secret generate --all <its domain>`, "
-            "`abra app deploy <its domain>`",
-        )
-
-    def _restic(self, bot: str, *argv: str) -> str:
-        """Run restic in the bot, with the bot's own repository and password, and return what it printed.
-
-        Raises:
-            Unverified: It cannot; then nobody knows what is in the archive.
-        """
-        done = self.site.docker.exec(bot, ["restic", "--no-lock", *argv])
-        if done.exit_code != 0:
-            raise Unverified(
-                f"what is in the archive cannot be seen: `{shlex.join(['restic', *argv])}` in backup-bot-two ended with "
-                f"{done.exit_code}: {done.output.strip()[-500:]}",
-                hint="its container must have restic, and RESTIC_REPOSITORY in its environment",
-            )
-        return done.output
-
-    def _newest_snapshot(self, bot: str) -> str:
-        """Return the newest snapshot that names this app, where abra's output named none."""
-        ours = (self.home.domain, self.site.name.stack)
-        for line in self._restic(bot, "snapshots", "--json").splitlines():
-            if line.startswith("["):
-                mine = [one for one in json.loads(line) if any(name in json.dumps(one) for name in ours)]
-                return str(max(mine, key=lambda one: str(one["time"]))["id"]) if mine else ""
-        return ""
-
-    def _listing(self, bot: str, snapshot: str) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for line in self._restic(bot, "ls", "--json", snapshot).splitlines():
-            entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
-            if entry.get("struct_type") == "node":
-                found[str(entry["path"])] = int(entry.get("size") or 0)
-        return found
 
 
 def _tagged(image: str) -> str:

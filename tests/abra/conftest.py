@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from tests.swarm.conftest import Trial, docker, environment, nothing_left, recip
 __all__ = ["Trial", "docker", "environment", "nothing_left", "recipe_of", "trial"]
 
 HERE = Path(__file__).parent
+#: The long sweeps.
+collect_ignore = [] if os.environ.get("COOPCLOUD_SOAK") else ["test_kill.py", "test_matrix.py"]
 
 
 @pytest.fixture
@@ -80,6 +84,64 @@ def backupbot(docker: Docker, bot_image: str) -> Iterator[str]:
         docker.remove("service", f"{stack}_app")
         for raw in docker.containers(label=f"com.docker.stack.namespace={stack}"):
             docker.remove("container", raw["Id"])
+
+
+@dataclass
+class OneOfMany(Trial):
+    """A trial among others that run at once."""
+
+    @property
+    def folder(self) -> Path:
+        found = re.search(r"^run (\S+)(?: at|,)", self.output, re.MULTILINE)
+        assert found, self.output
+        return self.state / "runs" / found.group(1)
+
+
+@pytest.fixture
+def trials(
+    docker: Docker, environment: dict[str, str], tmp_path: Path, standin: Callable[..., str]
+) -> Callable[..., list[OneOfMany]]:
+    """Run several trials at once, each given as its recipe, the stand-in's version and more arguments."""
+
+    def run(*wanted: tuple[Path, str, Sequence[str]], timeout: float = 400) -> list[OneOfMany]:
+        children = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-p",
+                    "no:cacheprovider",
+                    "--no-screenshots",
+                    f"--recipe={recipe}",
+                    *more,
+                ],
+                cwd=tmp_path / "empty",
+                env={
+                    **environment,
+                    "COOPCLOUD_DEPLOYER": "abra" if version else "swarm",
+                    "PATH": standin(version or "0.13"),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for recipe, version, more in wanted
+        ]
+        try:
+            outputs = [child.communicate(timeout=timeout)[0] for child in children]
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+                    child.communicate(timeout=60)
+        return [
+            OneOfMany(tmp_path / "state", child.returncode, output)
+            for child, output in zip(children, outputs, strict=True)
+        ]
+
+    return run
 
 
 @pytest.fixture

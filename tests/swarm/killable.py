@@ -83,18 +83,39 @@ def pytest_configure() -> None:
     from pytest_coopcloud.docker import Docker
     from pytest_coopcloud.restic import Restic
 
-    places: dict[str, tuple[Any, str]] = {
-        "cloning": (runs, "fetch"),
-        "secrets": (Docker, "create_secret"),
-        "deploying": (Docker, "stack_deploy"),
-        "waiting": (runs, "wait"),
-        "upgrading": (SwarmDeployer, "upgrade"),
-        "backup-hook": (SwarmDeployer, "_hooks"),
-        "restoring": (Restic, "restore"),
-        "teardown": (runs, "take_down"),
-    }
+    places: dict[str, tuple[Any, str]] = (
+        _places_of_abra()
+        if os.environ["COOPCLOUD_DEPLOYER"] == "abra"
+        else {
+            "cloning": (runs, "fetch"),
+            "secrets": (Docker, "create_secret"),
+            "deploying": (Docker, "stack_deploy"),
+            "waiting": (runs, "wait"),
+            "upgrading": (SwarmDeployer, "upgrade"),
+            "backup-hook": (SwarmDeployer, "_hooks"),
+            "restoring": (Restic, "restore"),
+            "teardown": (runs, "take_down"),
+        }
+    )
     owner, name = places[phase]
     setattr(owner, name, _stopping(getattr(owner, name)))
+
+
+def _places_of_abra() -> dict[str, tuple[Any, str]]:
+    from pytest_coopcloud import run as runs
+    from pytest_coopcloud.abra import Abra
+    from pytest_coopcloud.deployers.abra import AbraDeployer
+
+    return {
+        "cloning": (runs, "fetch"),
+        "secrets": (Abra, "app_secret_generate"),
+        "deploying": (Abra, "app_deploy"),
+        "waiting": (runs, "wait"),
+        "upgrading": (AbraDeployer, "upgrade"),
+        "backup-hook": (Abra, "app_backup_create"),
+        "restoring": (Abra, "app_restore"),
+        "teardown": (runs, "take_down"),
+    }
 
 
 def _stopping(real: Callable[..., Any]) -> Callable[..., Any]:

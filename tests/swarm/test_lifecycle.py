@@ -10,6 +10,15 @@ import pytest
 pytestmark = [pytest.mark.swarm, pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 
 STAGES = ["install", "upgrade", "backup", "restore", "recipe", "teardown"]
+#: Variants of guestbook: the stage in which each fails, a word of the reason, and whose fault it is.
+BROKEN = [
+    ("image-missing", "install", "coopcloud-lab/guestbook:2.1.1", None),
+    ("never-healthy", "install", "app", "recipe"),
+    ("no-route", "install", "the proxy cannot reach the app", "recipe"),
+    ("upgrade-drops-table", "upgrade", "is gone", "recipe"),
+    ("backup-misses-database", "restore", "is gone", "recipe"),
+    ("vacuous", "upgrade", "vacuous upgrade", "recipe"),
+]
 
 
 def test_guestbook_passes_every_stage(recipe_of: Callable[..., Path], trial: Callable) -> None:
@@ -36,17 +45,7 @@ def test_hello_passes_in_an_empty_directory_with_no_enrolment(recipe_of: Callabl
     assert "has no tests of its own" in done.output
 
 
-@pytest.mark.parametrize(
-    ("variant", "stage", "reason", "cause"),
-    [
-        ("image-missing", "install", "coopcloud-lab/guestbook:2.1.1", None),
-        ("never-healthy", "install", "app", "recipe"),
-        ("no-route", "install", "the proxy cannot reach the app", "recipe"),
-        ("upgrade-drops-table", "upgrade", "is gone", "recipe"),
-        ("backup-misses-database", "restore", "is gone", "recipe"),
-        ("vacuous", "upgrade", "vacuous upgrade", "recipe"),
-    ],
-)
+@pytest.mark.parametrize(("variant", "stage", "reason", "cause"), BROKEN)
 def test_broken_guestbook_fails_where_it_is_broken(
     recipe_of: Callable[..., Path], trial: Callable, variant: str, stage: str, reason: str, cause: str | None
 ) -> None:
