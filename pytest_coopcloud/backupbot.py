@@ -63,7 +63,7 @@ class BackupBot:
             for raw in docker.services()
             if "backup-bot-two" in str(raw["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
         ]
-        for raw in services:
+        for raw in sorted(services, key=lambda one: str(one["Spec"]["Name"])):
             label = f"com.docker.swarm.service.name={raw['Spec']['Name']}"
             running = docker.containers(label=label, status="running")
             if running:

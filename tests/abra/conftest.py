@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,3 +153,37 @@ def abra_trial(trial: Callable[..., Trial], standin: Callable[..., str]) -> Call
         return trial(recipe, *arguments, COOPCLOUD_DEPLOYER="abra", PATH=path, **variables)
 
     return run
+
+
+# What held of a real abra (`pytest -m real_abra`)
+
+_HELD: pytest.StashKey[list[tuple[str, str]]] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if (
+        isinstance(item, pytest.Function)
+        and item.get_closest_marker("real_abra")
+        and (report.when == "call" or report.failed)
+    ):
+        which = f" [{item.callspec.id}]" if hasattr(item, "callspec") else ""
+        tolerated = hasattr(report, "wasxfail")
+        word = (
+            "held" if report.passed and not tolerated else "does not hold, tolerated" if tolerated else "DOES NOT HOLD"
+        )
+        why = f": {report.wasxfail.removeprefix('reason: ')}" if tolerated else ""
+        statement = (item.function.__doc__ or item.name).strip().splitlines()[0]
+        item.config.stash.setdefault(_HELD, []).append((word, f"{statement}{which}{why}"))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    held = config.stash.get(_HELD, [])
+    if held:
+        terminalreporter.section("what held of this abra")
+    for word, statement in held:
+        terminalreporter.write_line(f"{word}: {statement}")

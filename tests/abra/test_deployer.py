@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_coopcloud.backupbot import BackupBot
 from pytest_coopcloud.deployers import abra as deployer_module
-from pytest_coopcloud.deployers import default_deployer, get_deployer
-from pytest_coopcloud.deployers.abra import AbraDeployer
-from pytest_coopcloud.deployers.protocol import Release, Site
+from pytest_coopcloud.deployers import default_deployer
 from pytest_coopcloud.docker import Docker
 from pytest_coopcloud.errors import BadRecipeError, CLIError, CLITimeoutError, CoopCloudError, Unverified
 from pytest_coopcloud.inventory import RUN_LABEL, Kind, owned
-from pytest_coopcloud.ledger import Ledger, Lock
-from pytest_coopcloud.naming import RunName
-from pytest_coopcloud.policy import Allow
-from pytest_coopcloud.redaction import Redactor
+from pytest_coopcloud.ledger import Ledger
 from pytest_coopcloud.results import CauseClass
-from pytest_coopcloud.sources import Source, SourceSpec, fetch
-from pytest_coopcloud.teardown import take_down
-from pytest_coopcloud.wait import all_converged, wait
+from tests.abra.ground import Ground
 from tests.swarm.killable import make_recipe
 
 pytestmark = [pytest.mark.swarm]
-
-
-@dataclass
-class Ground:
-    """A deployer, its recipe and its engine."""
-
-    deployer: AbraDeployer
-    source: Source
-    folder: Path
-
-    @property
-    def docker(self) -> Docker:
-        return self.deployer.site.docker
-
-    @property
-    def name(self) -> RunName:
-        return self.deployer.site.name
-
-    @property
-    def head(self) -> Release:
-        return Release(version="1.1.0+1.1.0", path=self.source.path, ref=self.source.ref, published=False)
-
-    def published(self, version: str = "1.0.0+1.0.0") -> Release:
-        path = self.folder / "versions" / version
-        if not path.exists():
-            found = next(one for one in self.source.versions if str(one) == version)
-            self.source.checkout_version(found, path)
-        return Release(version=version, path=path, ref="", published=True)
-
-    def labels(self) -> dict[str, str]:
-        (service,) = self.docker.services(name=f"{self.name.prefix}app")
-        prefix = f"coop-cloud.{self.name.stack}."
-        labels = service["Spec"]["Labels"]
-        return {key.removeprefix(prefix): value for key, value in labels.items() if key.startswith(prefix)}
-
-    def left(self) -> list[str]:
-        return sorted(str(thing) for thing in owned(self.docker, self.name).things)
-
-    def calls(self) -> list[list[str]]:
-        lines = (self.folder / "calls").read_text().splitlines()
-        return [call for call in map(json.loads, lines) if "--help" not in call and call != ["--version"]]
-
-    def verbs(self) -> list[str]:
-        known = ("app secret generate", "app secret insert", "app secret rm", "app volume rm")
-        joined = [" ".join(call) for call in self.calls()]
-        return [next((verb for verb in known if call.startswith(verb)), " ".join(call.split()[:2])) for call in joined]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +33,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, recipe_of: Callable[..., Pa
 def ground(
     docker: Docker, recipe: Path, tmp_path: Path, standin: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Ground]]:
-    made: list[tuple[Ground, Lock]] = []
+    made: list[Ground] = []
     monkeypatch.setenv("COOPCLOUD_CI_STATE", str(tmp_path / "state"))
 
     def make(
@@ -98,36 +45,12 @@ def ground(
         secrets: dict[str, str] | None = None,
     ) -> Ground:
         monkeypatch.setenv("PATH", standin(version, misbehave))
-        state = tmp_path / "state"
-        name = RunName.new("killable", base_domain="ci.localhost")
-        ledger, lock = Ledger.open(state, name, "killable")
-        spec = SourceSpec.parse(str(at), ref=ref)
-        source = fetch(spec, mirrors=state / "mirrors", workdir=ledger.folder / "recipe")
-        site = Site(
-            docker=docker,
-            name=name,
-            recipe="killable",
-            folder=ledger.folder,
-            state=state,
-            ledger=ledger,
-            redactor=Redactor(),
-            env={},
-            allow=Allow(),
-            progress=lambda text: None,
-            log=ledger.folder / "commands.log",
-            secrets=secrets or {},
-            repository=source.repository,
-        )
-        deployer = get_deployer("abra", site)
-        assert isinstance(deployer, AbraDeployer)
-        made.append((Ground(deployer, source, tmp_path), lock))
-        return made[-1][0]
+        made.append(Ground.make(docker, tmp_path, at, ref=ref, secrets=secrets))
+        return made[-1]
 
     yield make
-    for one, lock in made:
-        take_down(docker, one.name)
-        lock.close()
-        assert one.left() == []
+    for one in made:
+        one.end()
 
 
 # What it creates
@@ -151,7 +74,7 @@ def test_the_head_is_deployed_as_this_commit_and_removed_without_a_rest(
     assert {f"config {here.name.prefix}run", f"service {here.name.prefix}app", f"volume {here.name.prefix}www",
             f"secret {here.name.prefix}token_v1"} <= set(owned_things)  # fmt: skip
 
-    wait(here.docker, here.name.stack, all_converged, timeout=60)
+    here.converge()
     here.deployer.undeploy()
 
     assert here.left() == [f"config {here.name.prefix}run"]
@@ -241,10 +164,8 @@ def test_a_generated_secret_is_blotted_out(ground: Callable[..., Ground]) -> Non
 
     here.deployer.deploy(here.head, {})
 
-    wait(here.docker, here.name.stack, all_converged, timeout=60)
-    label = f"com.docker.swarm.service.name={here.name.prefix}app"
-    (container,) = here.docker.containers(label=label, status="running")
-    value = here.docker.exec(container["Id"], ["cat", "/run/secrets/token"]).output
+    here.converge()
+    value = here.docker.exec(here.container(), ["cat", "/run/secrets/token"]).output
     assert len(value) == 20
     assert here.deployer.site.redactor.clean(f"token={value}") == "token=[secret generated by abra]"
     assert value not in here.deployer.site.log.read_text()
@@ -349,29 +270,24 @@ def test_no_backup_bot_is_unverified_and_says_how_to_deploy_it(
 def test_what_is_planted_comes_back_from_the_archive_alone(ground: Callable[..., Ground], backupbot: str) -> None:
     here = ground()
     here.deployer.deploy(here.head, {})
-    wait(here.docker, here.name.stack, all_converged, timeout=60)
-    label = f"com.docker.swarm.service.name={here.name.prefix}app"
-
-    def container() -> str:
-        return str(here.docker.containers(label=label, status="running")[0]["Id"])
-
-    here.docker.put_file(container(), "/var/www/planted", b"data")
+    here.converge()
+    here.docker.put_file(here.container(), "/var/www/planted", b"data")
     archive = here.deployer.backup()
     here.deployer.undeploy(keep_secrets=True)
     assert f"secret {here.name.prefix}token_v1" in here.left()
     here.deployer.deploy(here.head, {})
-    wait(here.docker, here.name.stack, all_converged, timeout=60)
-    assert here.docker.get_file(container(), "/var/www/planted") is None
+    here.converge()
+    assert here.docker.get_file(here.container(), "/var/www/planted") is None
     here.deployer.restore(archive)
 
     planted = f"/var/lib/docker/volumes/{here.name.prefix}www/_data/planted"
     assert archive.paths[planted] == 4
-    assert here.docker.get_file(container(), "/var/www/planted") == b"data"
+    assert here.docker.get_file(here.container(), "/var/www/planted") == b"data"
 
-    bot = here.docker.containers(label=f"com.docker.swarm.service.name={backupbot}_app", status="running")[0]["Id"]
-    assert archive.id in here.docker.exec(bot, ["restic", "snapshots", "--json"]).output
+    bot = BackupBot.find(here.docker)
+    assert [known for known in bot.snapshots(here.name) if known.startswith(archive.id)]
     here.deployer.discard()
-    assert archive.id not in here.docker.exec(bot, ["restic", "snapshots", "--json"]).output
+    assert bot.snapshots(here.name) == []
 
 
 # The stand-in against an engine
@@ -401,7 +317,7 @@ def test_the_stand_in_refuses_what_abra_refuses(ground: Callable[..., Ground], m
     assert "already deployed" in refused("deploy", "-n", "-D", "-c", domain, "1.0.0+1.0.0")
     assert "is not newer than" in refused("upgrade", "-n", "-D", "-c", domain, "1.0.0+1.0.0")
     assert "still deployed" in refused("volume", "rm", "-n", domain)
-    wait(here.docker, here.name.stack, all_converged, timeout=60)
+    here.converge()
     abra.app_undeploy(domain)
     kinds = {thing.kind for thing in owned(here.docker, here.name).things}
     assert {Kind.VOLUME, Kind.SECRET} <= kinds
