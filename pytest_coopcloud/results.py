@@ -277,7 +277,10 @@ class RunResult(_Model):
         outcomes = [found.outcome for found in self.stages]
         if Outcome.FAIL in outcomes or self.leaks:
             return Verdict.FAILED
-        if self.died or not outcomes or Outcome.UNVERIFIED in outcomes or None in outcomes:
+        if self.died or Outcome.UNVERIFIED in outcomes or None in outcomes:
+            return Verdict.UNVERIFIED
+        if all(found.stage is Stage.TEARDOWN for found in self.stages):
+            # A run that ended before its first stage has tested nothing, however clean it left the place.
             return Verdict.UNVERIFIED
         return Verdict.PASSED
 

@@ -220,3 +220,10 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, mon
 
     assert seen == [made(P)]
     assert read_result(path) == made(F)
+
+
+def test_a_run_with_nothing_but_its_teardown_has_verified_nothing() -> None:
+    result = RunResult(run_id="hell-0a1b2c", recipe="hello", started_at=0.0, finished_at=1.0)
+    result.stage(Stage.TEARDOWN).outcome = Outcome.PASS
+
+    assert result.verdict is Verdict.UNVERIFIED
